@@ -1,0 +1,213 @@
+"""PostgreSQL: a pool that comes up by itself, and bounds on every wait."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from stackyard_api.migrations import SchemaError, load, migrate
+from stackyard_api.problems import Unavailable
+from stackyard_api.settings import Settings, read_password
+
+log = logging.getLogger("stackyard.database")
+
+T = TypeVar("T")
+
+# Seconds. Together below nginx's patience, so that the reason gets through.
+CONNECT = 1.5
+ACQUIRE = 1.5
+QUERY = 2.0
+MIGRATE = 30.0
+
+# What means "not now" rather than "a defect here". RuntimeError's subclass
+# InterfaceError is what asyncpg raises on a connection that has just gone.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# After these nothing is known of what the server did with the last statement.
+LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
+
+
+def explain(error: BaseException) -> str:
+    """One line about what is wrong with the database."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return "the password is refused"
+    if isinstance(error, socket.gaierror):
+        return "its name is not known: it is not running"
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot read {error.filename}: {error.strerror}"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection is refused"
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+class Database:
+    """Connections to the database, whether it is there or not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool: asyncpg.Pool | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+        self._reason = "not connected yet"
+        self._away = False
+        self.schema_version = 0
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections are open and how many of them are idle."""
+        pool = self._pool
+        return {
+            "open": pool.get_size() if pool else 0,
+            "idle": pool.get_idle_size() if pool else 0,
+            "most": self._settings.database_pool_size,
+        }
+
+    def start(self) -> None:
+        """Begin to connect and migrate in the background, for as long as it takes."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open())
+
+    async def stop(self) -> None:
+        """Close the pool: in good order if that works at once, else abruptly."""
+        if self._opening:
+            self._opening.cancel()
+        if self._pool:
+            try:
+                async with asyncio.timeout(1):
+                    await self._pool.close()
+            except (TimeoutError, *AWAY):
+                self._pool.terminate()
+
+    async def run(
+        self, work: Callable[[asyncpg.Connection], Awaitable[T]], *, repeatable: bool
+    ) -> T:
+        """Do `work` on a connection within 3.5 s, or raise Unavailable.
+
+        Repeatable work (reads) gets a second try when its connection turns out to be
+        dead, as all pooled ones are after the database has restarted.
+        """
+        try:
+            try:
+                result = await self._once(work)
+            except LOST:
+                if not repeatable:
+                    raise
+                result = await self._once(work)
+        except asyncpg.UndefinedTableError as error:
+            # Someone put an empty database in place of ours.
+            self._discard("the schema is gone, creating it again")
+            raise Unavailable("the schema is gone, creating it again") from error
+        except AWAY as error:
+            reason = explain(error)
+            if not self._away:
+                log.warning("database away: %s", reason)
+            self._away = True
+            raise Unavailable(reason) from error
+        if self._away:
+            log.info("database back")
+        self._away = False
+        return result
+
+    async def _once(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        if self._pool is None:
+            # A replica that has just started is asked at once: its first attempt to
+            # connect is about to succeed.
+            async with asyncio.timeout(ACQUIRE):
+                await self._tried.wait()
+        pool = self._pool
+        if pool is None:
+            raise Unavailable(self._reason)
+        connection = await pool.acquire(timeout=ACQUIRE)
+        try:
+            async with asyncio.timeout(QUERY):
+                return await work(connection)
+        except (TimeoutError, asyncio.CancelledError):
+            # A frozen server does not answer a cancel request either: hang up.
+            connection.terminate()
+            raise
+        finally:
+            # The answer is in: trouble while tidying up must not turn it into an error.
+            with contextlib.suppress(*AWAY):
+                await pool.release(connection, timeout=1)
+
+    def _discard(self, reason: str) -> None:
+        if self._pool:
+            self._pool.terminate()
+        self._pool = None
+        self._reason = reason
+        self._tried.clear()
+        self.start()
+
+    async def _open(self) -> None:
+        while self._pool is None:
+            delay = 0.5
+            try:
+                self.schema_version = await self._migrate()
+                self._pool = await self._create_pool()
+            except SchemaError as error:
+                reason, delay = str(error), 5.0
+            except (*AWAY, asyncpg.PostgresError) as error:
+                reason = explain(error)
+            else:
+                log.info("database ready, schema version %d", self.schema_version)
+                self._tried.set()
+                return
+            self._tried.set()
+            if reason != self._reason:
+                log.warning("database not ready: %s", reason)
+            self._reason = reason
+            await asyncio.sleep(delay)
+
+    async def _migrate(self) -> int:
+        connection = await asyncpg.connect(**self._where(), statement_cache_size=0)
+        try:
+            async with asyncio.timeout(MIGRATE):
+                return await migrate(connection, load())
+        finally:
+            connection.terminate()
+
+    async def _create_pool(self) -> asyncpg.Pool:
+        pool = asyncpg.create_pool(
+            **self._where(),
+            min_size=1,
+            max_size=self._settings.database_pool_size,
+            max_inactive_connection_lifetime=60,
+        )
+        return await pool
+
+    def _where(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "host": settings.database_host,
+            "port": settings.database_port,
+            "database": settings.database_name,
+            "user": settings.database_user,
+            # Called for each new connection: a rotated password is used from then on.
+            "password": lambda: read_password(settings.database_password_file),
+            "timeout": CONNECT,
+            # The network holds api and database only; TLS would be asked for in vain.
+            "ssl": False,
+            "server_settings": {
+                "application_name": f"stackyard-api {settings.replica}",
+                # The server's own bound, should we hang up without its noticing.
+                "statement_timeout": "30000",
+                "idle_in_transaction_session_timeout": "30000",
+            },
+        }

@@ -1,0 +1,58 @@
+"""One log line per event, as JSON or as text, on standard output."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+# What a log call may attach as `extra={"fields": {...}}`.
+FIELDS = "fields"
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object on one line, a traceback included."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._replica = replica
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, object] = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "service": "api",
+            "replica": self._replica,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, FIELDS, {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """A record as a line to read, with its fields as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        fields = getattr(record, FIELDS, {})
+        line = f"{_moment(record)} {record.levelname:<7} {record.getMessage()}"
+        line += "".join(f" {name}={value}" for name, value in fields.items())
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def configure(level: str, form: str, replica: str) -> None:
+    """Send every logger to standard output; `form` is `json` or `text`."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter(replica) if form == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Only our own: the libraries' debug lines show what is sent, passwords included.
+    logging.getLogger("stackyard").setLevel(level.upper())
