@@ -7,20 +7,29 @@ MAKEFLAGS += --no-print-directory
 
 ENV ?= prod
 INVENTORY ?= inventory/hosts.yml
-# More for ansible-playbook: make up ARGS='-e stack_compose_api_replicas=4 --limit lab1'
+# Settings for this run: make up SET='stack_compose_api_replicas=4 stack_dir=/srv/stack'
+SET ?=
+# More for ansible-playbook: make up ARGS='--limit lab1'
 ARGS ?=
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PLAY := $(BIN)/ansible-playbook -i $(INVENTORY)
+# Ansible and testinfra look for their programs by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PLAY := $(BIN)/ansible-playbook -i $(INVENTORY) $(SET:%=-e %)
+VERIFY := $(BIN)/pytest tests/acceptance -q --hosts=ansible://lab --ansible-inventory=$(INVENTORY) \
+  $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive)
+# Checks that start containers and write below /opt.
+ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q -p no:cacheprovider
 
 .PHONY: help
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  ENV=dev or prod (default), INVENTORY=path, ARGS=more for ansible-playbook'
+	@echo "  ENV=dev, INVENTORY=path, SET='name=value ...', ARGS='more for ansible-playbook'"
 
 .PHONY: up
 up: $(VENV)/ready ## Turn the lab machines into ones with a healthy stack
@@ -38,12 +47,47 @@ down: $(VENV)/ready ## Stop the stack and keep its data
 destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard
 	$(PLAY) playbooks/destroy.yml -e confirm=$(CONFIRM) $(ARGS)
 
+.PHONY: verify
+verify: $(VENV)/test-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all
+	@$(VERIFY)
+
+.PHONY: lint
+lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell scripts
+	@$(BIN)/ansible-lint -q
+	@$(BIN)/yamllint .
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/hadolint files/*/Dockerfile
+	@$(BIN)/shellcheck $$(git ls-files --cached --others --exclude-standard | xargs grep -lE '^#!/(usr/)?bin/(env )?(ba)?sh')
+
+# A phase says when it starts and how long it took.
+phase = @echo; echo "=== $(1)"; $(2); echo "=== $(1): $$SECONDS s"
+TEST_STACK := INVENTORY=tests/inventory.yml
+
+.PHONY: test
+test: $(VENV)/test-ready ## Run all checks, on a stack of their own that is destroyed at the end
+	$(call phase,lint,$(MAKE) lint)
+	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/modules)
+	$(call phase,engine,$(MAKE) up $(TEST_STACK) ARGS='--tags docker_engine')
+	$(call phase,templates,$(BIN)/pytest -q tests/templates)
+	$(call phase,refusals,$(ROOT_PYTEST) tests/refusals)
+	$(call phase,lifecycle: prod,$(ROOT_PYTEST) tests/lifecycle/test_1_prod.py)
+	$(call phase,images,$(ROOT_PYTEST) tests/images)
+	$(call phase,promises in prod,$(MAKE) verify $(TEST_STACK) DISRUPTIVE=1)
+	$(call phase,lifecycle: dev,$(ROOT_PYTEST) tests/lifecycle/test_2_dev.py)
+	$(call phase,promises in dev,$(MAKE) verify $(TEST_STACK) DISRUPTIVE=1)
+	$(call phase,lifecycle: end,$(ROOT_PYTEST) tests/lifecycle/test_3_end.py)
+
+.PHONY: bench
+bench: $(VENV)/ready ## Measure: cold and unchanged runs, recovery, sizes, requests
+	$(SUDO) $(BIN)/python -m bench
+
 # What a run needs. python3-venv is not part of a fresh Debian's python3.
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'Python 3.11 or newer is needed; this is '"$$($(PYTHON) --version)"'. Type: make up PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-	  || { echo 'Installing python3-venv'; $(SUDO) apt-get update -qq; $(SUDO) apt-get install -y -qq python3-venv >/dev/null; }
+	  || { echo 'Installing python3-venv'; $(SUDO) apt-get update -qq; $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; }
 	@echo 'Installing Ansible into $(VENV) (half a minute)'
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
