@@ -46,7 +46,13 @@ def test_values_from_a_vault_are_used_and_never_shown(tmp_path: Path) -> None:
     vault = tmp_path / "vault.yml"
     vault.write_text(f"stack_secrets_values: {{database_api: {given}}}\n")
     subprocess.run(
-        [ROOT / ".venv/bin/ansible-vault", "encrypt", "--vault-password-file", password_file, vault],
+        [
+            ROOT / ".venv/bin/ansible-vault",
+            "encrypt",
+            "--vault-password-file",
+            password_file,
+            vault,
+        ],
         check=True,
         capture_output=True,
     )

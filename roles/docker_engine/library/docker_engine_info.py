@@ -43,8 +43,9 @@ daemon_config_error:
   type: str
 machine:
   description:
-    - C(cores) that this machine has, its memory (C(memory_bytes)), and the room where the engine
-      keeps its data (C(free_bytes)).
+    - C(cores) that this machine has, its memory (C(memory_bytes)), the room where the engine keeps
+      its data (C(free_bytes)), and whether dpkg was killed in the middle of its work
+      (C(dpkg_interrupted)).
   returned: always
   type: dict
 """
@@ -146,6 +147,7 @@ def main() -> None:
             "cores": about.get("NCPU") or os.cpu_count(),
             "memory_bytes": os.sysconf("SC_PHYS_PAGES") * page_size,
             "free_bytes": free_bytes(Path(engine["root"])),
+            "dpkg_interrupted": any(Path("/var/lib/dpkg/updates").glob("[0-9]*")),
         },
     )
 

@@ -142,7 +142,11 @@ def read_file(path: Path) -> str | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError:
+        text = None
     mend = "Restore it from a copy; it is not replaced, since servers were set up with its value."
+    if text is None:
+        raise SecretError(f"{path} is no text. {mend}")
     if not text.strip():
         raise SecretError(f"{path} is empty. {mend}")
     if not text.endswith("\n"):
@@ -285,8 +289,9 @@ def main() -> None:
     )
     directory = Path(module.params["directory"])
     all_files = [SecretFiles(module, directory, entry) for entry in module.params["secrets"]]
-    paths = [str(directory)] if ensure_directory(module, directory) else []
+    paths = []
     try:
+        paths += [str(directory)] if ensure_directory(module, directory) else []
         # All are checked before any is written.
         values = [files.value() for files in all_files]
         for files, value in zip(all_files, values, strict=True):
