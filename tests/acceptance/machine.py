@@ -1,0 +1,105 @@
+"""Commands on a lab machine, as root, wherever the checks themselves run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from testinfra.host import Host
+
+PROGRAMS = Path(__file__).parent / "on_machine"
+SECONDS = 60
+LONGEST_SHOWN = 3000
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command with its exit code and its two outputs."""
+
+    command: str
+    code: int
+    # Out of the reach of pytest, which shows values: an output may hold what nobody may see.
+    out: str = field(repr=False)
+    err: str = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """Both outputs."""
+        return f"{self.out}{self.err}".strip()
+
+    def __str__(self) -> str:
+        """For messages: the command, what it ended with, and the end of what it said."""
+        shown = self.command if len(self.command) < 400 else f"{self.command[:400]} ..."
+        return f"$ {shown}\nexit {self.code}: {self.text[-LONGEST_SHOWN:]}"
+
+    def lines(self) -> list[str]:
+        """The lines of the standard output."""
+        return self.out.splitlines()
+
+
+class Machine:
+    """A lab machine."""
+
+    def __init__(self, host: Host) -> None:
+        """Take testinfra's host, however that is connected."""
+        self._host = host
+
+    @cached_property
+    def _as_root(self) -> list[str]:
+        # Not testinfra's --sudo alone: a machine where root logs in may have no sudo at all.
+        return [] if self._host.check_output("id -u") == "0" else ["sudo", "-n"]
+
+    def try_run(self, *command: str, folder: str = "", seconds: float = SECONDS) -> Result:
+        """Run the command as root, `seconds` at most, and return what came of it."""
+        line = ["timeout", "-k", "5", str(seconds), *command]
+        if folder:
+            line = ["env", "-C", folder, *line]
+        done = self._host.run(shlex.join([*self._as_root, *line]))
+        return Result(shlex.join(command), done.rc, done.stdout, done.stderr)
+
+    def run(self, *command: str, folder: str = "", seconds: float = SECONDS) -> Result:
+        """Run the command as root; it has to succeed."""
+        result = self.try_run(*command, folder=folder, seconds=seconds)
+        assert result.code == 0, str(result)
+        return result
+
+    def program(self, name: str, request: object, seconds: float = SECONDS) -> Any:  # noqa: ANN401
+        """Run the Python program `on_machine/name`.py there: JSON in, JSON out."""
+        source = (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
+        result = self.try_run("python3", "-c", source, json.dumps(request), seconds=seconds)
+        assert result.code == 0, f"on_machine/{name}.py ended with {result.code}: {result.text}"
+        return json.loads(result.out)
+
+    def read(self, path: str) -> str:
+        """Return a file's text."""
+        return self.run("cat", path).out
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    seconds: float,
+    what: str,
+    seen: Callable[[], str] | None = None,
+    pause: float = 0.3,
+) -> float:
+    """Ask until the condition holds; return how many seconds that took.
+
+    Fails after `seconds`, saying `what` was waited for and what `seen()` shows then.
+    """
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > seconds:
+            shown = f"\n{seen()}" if seen else ""
+            pytest.fail(f"waited {seconds:.0f} s in vain until {what}{shown}", pytrace=False)
+        time.sleep(pause)
+    return time.monotonic() - start

@@ -1,0 +1,150 @@
+"""Promises 2 and 3: as many replicas as set. Promise 4: the database has one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .settings import SERVICES
+
+if TYPE_CHECKING:
+    from .stack import Stack
+
+SCALED = {"frontend": "x-served-by", "api": "x-replica"}
+ROUNDS = 60
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param("frontend", marks=pytest.mark.promise(2)),
+        pytest.param("api", marks=pytest.mark.promise(3)),
+        pytest.param("database", marks=pytest.mark.promise(4)),
+    ],
+)
+def test_count_is_as_set(stack: Stack, service: str) -> None:
+    """Compose runs exactly as many containers as the setting says."""
+    names = [container.name for container in stack.containers(service)]
+    assert len(names) == stack.settings.counts[service], f"{service}: {names}"
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        pytest.param("frontend", "/", marks=pytest.mark.promise(2)),
+        pytest.param("api", "/api/whoami", marks=pytest.mark.promise(3)),
+    ],
+)
+def test_every_replica_answers(stack: Stack, service: str, path: str) -> None:
+    """Requests through the gateway reach each replica, and nobody else."""
+    answers = stack.ask([{"url": stack.url(path)}] * ROUNDS)
+    assert {answer.status for answer in answers} == {200}, "\n".join(map(str, answers[:3]))
+    seen = {answer.headers[SCALED[service]] for answer in answers}
+    assert seen == {container.hostname for container in stack.of(service)}, stack.logs(service)
+    if service == "api":
+        assert {answer.json()["replica"] for answer in answers} == seen
+
+
+@pytest.mark.promise(4)
+def test_database_volume_has_one_user(stack: Stack) -> None:
+    """No second container, running or stopped, of this or any project, has the volume."""
+    volume = f"volume={stack.project}_database-data"
+    names = stack.machine.run("docker", "ps", "-a", "--filter", volume, "--format", "{{.Names}}")
+    assert names.lines() == [stack.one("database").name], str(names)
+
+
+def _lives(stack: Stack) -> dict[str, tuple[str, str, int]]:
+    return {container.name: container.life for container in stack.containers()}
+
+
+def _lives_command(stack: Stack) -> list[str]:
+    ask = "docker ps -q --no-trunc --filter label=com.docker.compose.project=$1"
+    return ["sh", "-c", f"docker inspect $({ask})", "sh", stack.project]
+
+
+def _lives_reported(phase: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
+    found = {}
+    for data in json.loads(phase["out"]):
+        life = data["Id"], data["State"]["StartedAt"], data["RestartCount"]
+        found[data["Name"].lstrip("/")] = life
+    return found
+
+
+def _hostnames(phase: dict[str, Any], service: str) -> set[str]:
+    return {
+        data["Config"]["Hostname"]
+        for data in json.loads(phase["out"])
+        if data["Config"]["Labels"]["com.docker.compose.service"] == service
+    }
+
+
+@pytest.mark.promise(2, 3)
+@pytest.mark.disruptive
+def test_scaling_is_followed_without_a_restart_or_a_lost_request(stack: Stack) -> None:
+    """Two more of each and back, under requests: all answered, by every replica there is."""
+    before, counts = _lives(stack), stack.counts()
+    most = stack.settings.number("stack_compose_maximum_replicas")
+    scaled = {each: counts[each] + (2 if counts[each] + 2 <= most else -1) for each in SCALED}
+
+    def to(wanted: dict[str, int]) -> dict[str, Any]:
+        scale = [f"--scale={service}={wanted[service]}" for service in SCALED]
+        command = ["docker", "compose", "up", "-d", "--no-recreate", "--wait", *scale]
+        return {"command": command, "settle": 3, "watch": 2}
+
+    look = {"command": _lives_command(stack), "settle": 0, "watch": 2}
+    report = stack.machine.program(
+        "load",
+        {
+            "urls": [stack.url("/"), stack.url("/api/whoami"), stack.url("/api/items")],
+            "clients": 3,
+            "folder": stack.directory,
+            "phases": [to(scaled), look, to(counts), look],
+        },
+        seconds=180,
+    )
+    phases = report["phases"]
+    for phase in phases:
+        assert phase["code"] == 0, f"{phase['out']}{phase['err']}"
+    failures = report["failures"]
+    assert not failures, (
+        f"{len(failures)} of {report['requests']} requests failed while scaling {counts} to "
+        f"{scaled} and back:\n" + "\n".join(failures[:8])
+    )
+    assert report["requests"] > 500, f"too few to tell: {report['requests']}"
+
+    for phase, wanted in ((phases[1], scaled), (phases[3], counts)):
+        frontends, apis = _hostnames(phase, "frontend"), _hostnames(phase, "api")
+        assert (len(frontends), len(apis)) == (wanted["frontend"], wanted["api"])
+        assert set(phase["seen"]["X-Served-By"]) == frontends
+        assert set(phase["seen"]["X-Replica"]) == apis
+        lives = _lives_reported(phase)
+        changed = [name for name in before if name in lives and lives[name] != before[name]]
+        assert not changed, f"restarted or replaced by the scaling: {changed}"
+        single = [service for service in SERVICES if service not in SCALED]
+        assert all(any(service in name for name in lives) for service in single), str(lives)
+
+
+@pytest.mark.promise(4)
+@pytest.mark.disruptive
+@pytest.mark.parametrize("way", ["scale", "up"])
+def test_database_cannot_be_scaled(stack: Stack, way: str) -> None:
+    """Compose refuses a second database, or warns and keeps the one."""
+    before = stack.one("database").life
+    if way == "scale":
+        result = stack.try_compose("scale", "database=2", seconds=60)
+    else:
+        result = stack.try_compose("up", "-d", "--no-recreate", "--scale", "database=2", seconds=60)
+    there = stack.containers("database")
+    try:
+        assert [container.life for container in there] == [before], (
+            f"{[container.name for container in there]} after\n{result}"
+        )
+        assert result.code != 0 or "WARNING" in result.err.upper() or "WARN[" in result.err, (
+            f"neither failed nor warned:\n{result}"
+        )
+    finally:
+        for extra in (container for container in there if container.id != before[0]):
+            stack.machine.run("docker", "rm", "-f", extra.id)
+    assert stack.sql("SELECT 1") == [["1"]]
