@@ -99,13 +99,17 @@ def write_atomically(module: AnsibleModule, entry: dict[str, Any]) -> None:
 def ensure_file(module: AnsibleModule, entry: dict[str, Any]) -> dict[str, Any] | None:
     """Write the file where it differs; return a diff of what changed, or None."""
     path = Path(entry["path"])
-    before = path.read_text(encoding="utf-8") if path.is_file() else None
-    written = before is None or (before != entry["content"] and not entry["keep"])
+    if path.is_dir():
+        module.fail_json(msg=f"{path} is a directory: move it away, then run this again.")
+    before = path.read_bytes() if path.is_file() else None
+    same = before == entry["content"].encode()
+    written = before is None or not (same or entry["keep"])
     if written and not module.check_mode:
         write_atomically(module, entry)
     if written:
         header = {"before_header": str(path), "after_header": str(path)}
-        return {"before": before or "", "after": entry["content"], **header}
+        shown = (before or b"").decode(errors="replace")
+        return {"before": shown, "after": entry["content"], **header}
     if ensure_attributes(module, entry):
         return {"prepared": f"{path}: owner or mode\n"}
     return None

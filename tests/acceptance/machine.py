@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PROGRAMS = Path(__file__).parent / "on_machine"
 SECONDS = 60
 LONGEST_SHOWN = 3000
+# What the way there adds to a command's errors, where host keys are not kept.
+SSH_REMARK = re.compile(r"^Warning: Permanently added .*\r?\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Machine:
         if folder:
             line = ["env", "-C", folder, *line]
         done = self._host.run(shlex.join([*self._as_root, *line]))
-        return Result(shlex.join(command), done.rc, done.stdout, done.stderr)
+        return Result(shlex.join(command), done.rc, done.stdout, SSH_REMARK.sub("", done.stderr))
 
     def run(self, *command: str, folder: str = "", seconds: float = SECONDS) -> Result:
         """Run the command as root; it has to succeed."""
