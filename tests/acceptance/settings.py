@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from ..drawing import NEEDS, NETWORKS, RESTART, SERVICES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = ["NEEDS", "NETWORKS", "RESTART", "SERVICES"]
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "roles/stack_compose/defaults/main.yml"
@@ -20,34 +24,11 @@ SECRETS = ROOT / "playbooks/group_vars/all/stack_secrets.yml"
 
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
-# The drawing: who is on which network.
-NETWORKS = {
-    "gateway": {"ingress", "edge"},
-    "frontend": {"edge", "frontend"},
-    "api": {"frontend", "backend"},
-    "database": {"backend"},
-    "cache": {"backend"},
-}
 # In dev, who has a debug port besides, and how the names of the networks for these begin.
 DEBUG_NETWORK = "debug"
 DEBUGGED = {"api", "database", "cache"}
-SERVICES = list(NETWORKS)
 # Where each one's own clients find it.
 PORTS = {"gateway": 8080, "frontend": 8080, "api": 8000, "database": 5432, "cache": 6379}
-RESTART = {
-    "gateway": "always",
-    "frontend": "always",
-    "api": "unless-stopped",
-    "database": "on-failure",
-    "cache": "unless-stopped",
-}
-NEEDS = {
-    "gateway": {"frontend"},
-    "frontend": {"api"},
-    "api": {"database", "cache"},
-    "database": set(),
-    "cache": set(),
-}
 # The name that the kernel has for each server's processes.
 SERVERS = {
     "gateway": "haproxy",

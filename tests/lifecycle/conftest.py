@@ -7,15 +7,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..playbook import ROOT, command, docker, run_playbook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 INVENTORY = ROOT / "tests/inventory.yml"
 PROJECT = "stackyard-test"
 STACK_DIR = Path("/opt") / PROJECT
@@ -36,25 +39,10 @@ class Run:
         return sum(int(count) for count in re.findall(r"changed=(\d+)", self.output))
 
 
-def command(playbook: str, *arguments: str) -> list[str]:
-    """Return the command line of a playbook's run against the test stack."""
-    program = Path(sys.executable).parent / "ansible-playbook"
-    return [str(program), "-i", str(INVENTORY), playbook, *arguments]
-
-
 def play(playbook: str, *arguments: str) -> Run:
-    """Run a playbook to its end; raise TimeoutExpired if it hangs."""
-    done = subprocess.run(
-        command(playbook, *arguments),
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LONGEST_RUN_SECONDS,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout)
+    """Run a playbook against the test stack; raise TimeoutExpired if it hangs."""
+    line = command(INVENTORY, playbook, *arguments)
+    return Run(*run_playbook(line, seconds=LONGEST_RUN_SECONDS))
 
 
 def deploy(env: str = "prod", *arguments: str) -> Run:
@@ -84,7 +72,7 @@ def deploy_killed_at(task: str, *arguments: str) -> str:
     Returns what it printed; fails where it never came to the task.
     """
     process = subprocess.Popen(
-        command("site.yml", "-e", "env=prod", *arguments),
+        command(INVENTORY, "site.yml", "-e", "env=prod", *arguments),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -120,13 +108,6 @@ def request(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return json.load(answer)
 
 
-def docker(*arguments: str) -> str:
-    """Return the output of a docker command; fail with its error where it does not succeed."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def leftovers() -> dict[str, str]:
     """Return containers, volumes and networks that the engine has of the test stack."""
     mine = ["--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}"]
@@ -155,3 +136,19 @@ def secret_values() -> list[str]:
 def _root() -> None:
     if os.geteuid() != 0:
         pytest.fail("these runs need root: sudo make test", pytrace=False)
+
+
+def images() -> set[str]:
+    """Return the references of the project's images that the engine has."""
+    return set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "stackyard/*").split())
+
+
+@pytest.fixture
+def without_new_images() -> Iterator[None]:
+    """Remove the images that the test built, and the containers that use them."""
+    before = images()
+    yield
+    added = images() - before
+    if added:
+        assert play("playbooks/destroy.yml", "-e", f"confirm={PROJECT}").code == 0
+        docker("image", "rm", *sorted(added))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .conftest import PROJECT, STACK_DIR, deploy, docker, request
+from ..playbook import docker
+from .conftest import PROJECT, STACK_DIR, deploy, request
 
 DEBUG_NETWORKS = {f"{PROJECT}_debug-{service}" for service in ("api", "database", "cache")}
 

@@ -113,6 +113,8 @@ def read_daemon_config(path: Path) -> tuple[dict[str, Any], str]:
         config = json.loads(path.read_text(encoding="utf-8").strip() or "{}")
     except FileNotFoundError:
         return {}, ""
+    except OSError as error:
+        return {}, f"{path}: {error.strerror}"
     except ValueError as error:
         return {}, f"{path}: {error}"
     if not isinstance(config, dict):

@@ -1,0 +1,289 @@
+"""The role's own rendering, without a host, and what Compose makes of it.
+
+The arguments of the role's one task are templated by Ansible in this process, with its defaults,
+the wiring of playbooks/group_vars and its vars, in Ansible's order of precedence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+
+ROOT = Path(__file__).parents[2]
+ROLE = ROOT / "roles" / "stack_compose"
+SERVICES = ("gateway", "frontend", "api", "database", "cache")
+MIB = 1024 * 1024
+
+REPLICAS = {
+    "default": {},
+    "one": {"stack_compose_frontend_replicas": "1", "stack_compose_api_replicas": "1"},
+    "most": {"stack_compose_frontend_replicas": 20, "stack_compose_api_replicas": 20},
+}
+LIMITS = {
+    "default": {},
+    "small": {
+        setting: value
+        for service in SERVICES
+        for setting, value in (
+            (f"stack_compose_{service}_memory", "32M"),
+            (f"stack_compose_{service}_cpus", "0.01"),
+        )
+    },
+    "large": {
+        setting: value
+        for service in SERVICES
+        for setting, value in (
+            (f"stack_compose_{service}_memory", "64G"),
+            (f"stack_compose_{service}_cpus", 64),
+        )
+    },
+    "core": {f"stack_compose_{service}_cpus": 1 for service in SERVICES},
+}
+PORTS = {
+    "default": {},
+    "others": {
+        "stack_compose_bind_address": "127.0.0.1",
+        "stack_compose_http_port": "80",
+        "stack_compose_https_port": "443",
+        "stack_compose_api_debug_port": "18000",
+        "stack_compose_database_debug_port": "15432",
+        "stack_compose_cache_debug_port": "16379",
+    },
+}
+PLACES = {
+    "default": {},
+    "others": {"stack_dir": "/srv/lab.2/stack_yard-1", "stack_project": "007"},
+}
+IMAGES = {
+    "built": {},
+    "registry": {
+        "database": "postgres:17",
+        "cache": "redis:8",
+        "api": "lab.example:5000/a/api@sha256:" + "0" * 64,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What somebody asks for."""
+
+    env: str
+    replicas: str = "default"
+    limits: str = "default"
+    ports: str = "default"
+    place: str = "default"
+    images: str = "built"
+
+    def __str__(self) -> str:
+        return "-".join((self.env, self.replicas, self.limits, self.ports, self.place, self.images))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is typed with -e."""
+        return {
+            "env": self.env,
+            **REPLICAS[self.replicas],
+            **LIMITS[self.limits],
+            **PORTS[self.ports],
+            **PLACES[self.place],
+        }
+
+
+# Every environment with all counts and limits; of the other three, which meet in no template, each
+# pair of choices.
+COMBINATIONS = [
+    Combination(env, replicas, limits, *others)
+    for env, replicas, limits, others in itertools.product(
+        ("dev", "prod"),
+        REPLICAS,
+        LIMITS,
+        (
+            ("default", "default", "built"),
+            ("default", "others", "registry"),
+            ("others", "default", "registry"),
+            ("others", "others", "built"),
+        ),
+    )
+]
+
+
+@dataclass
+class Stack:
+    """A rendered project, and Compose's own reading of it."""
+
+    combination: Combination
+    # What was typed, over the role's defaults.
+    given: dict[str, Any]
+    # Path below the stack_dir, to content and mode.
+    files: dict[str, tuple[str, str]]
+    warnings: str = ""
+    code: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prod(self) -> bool:
+        """Tell whether it is prod's."""
+        return self.combination.env == "prod"
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        """Return Compose's services by name."""
+        return self.model["services"]
+
+    def memory(self, service: str) -> int:
+        """Return the memory setting of a service in bytes."""
+        text = self.given[f"stack_compose_{service}_memory"]
+        return int(text[:-1]) * 1024 ** (" KMG".index(text[-1]))
+
+    def tmpfs(self, service: str) -> dict[str, dict[str, str]]:
+        """Return the options of a service's tmpfs mounts by target."""
+        return {
+            target: dict(option.split("=", 1) for option in options.split(","))
+            for target, options in (
+                entry.split(":", 1) for entry in self.services[service].get("tmpfs", [])
+            )
+        }
+
+    def flags(self, service: str) -> dict[str, str]:
+        """Return the settings that a service's command gives its server."""
+        command = self.services[service]["command"]
+        if "=" in command[0]:
+            return dict(flag.removeprefix("--").split("=", 1) for flag in command)
+        return dict(
+            zip((flag.removeprefix("--") for flag in command[::2]), command[1::2], strict=True)
+        )
+
+
+class Renderer:
+    """Renders the role's files."""
+
+    def __init__(self) -> None:
+        """Read the role and its wiring once."""
+        init_plugin_loader()
+        self.loader = DataLoader()
+        self.loader.set_basedir(str(ROOT / "playbooks"))
+        self.defaults = self.read(ROLE / "defaults" / "main.yml")
+        wiring: dict[str, Any] = {}
+        for path in sorted((ROOT / "playbooks" / "group_vars" / "all").glob("*.yml")):
+            wiring |= self.read(path)
+        self.lower = self.defaults | wiring
+        self.higher = self.read(ROLE / "vars" / "main.yml")
+        (self.task,) = [
+            task for task in self.read(ROLE / "tasks" / "main.yml") if "file_tree" in task
+        ]
+
+    def read(self, path: Path) -> Any:
+        """Return the file's data, its templates still to be rendered."""
+        return self.loader.load_from_file(str(path), trusted_as_template=True)
+
+    def render(self, combination: Combination) -> Stack:
+        """Return the project that the role would write, every value final."""
+        given = {
+            "role_path": str(ROLE),
+            "ansible_search_path": [str(ROLE), str(ROOT / "playbooks")],
+            "ansible_managed": "Ansible managed",
+            "ansible_connection": "local",
+            "inventory_hostname": "localhost",
+            "docker_engine_found": {"machine": {"cores": 64}},
+            "stack_images_references": {
+                **{service: f"stackyard/{service}:0123456789ab" for service in SERVICES},
+                **IMAGES[combination.images],
+            },
+        }
+        variables = {
+            **self.lower,
+            **self.higher,
+            **self.task["vars"],
+            **given,
+            **combination.settings(),
+        }
+        templar = Templar(loader=self.loader, variables=variables)
+        tree = templar.template(self.task["file_tree"])
+        directory = Path(variables.get("stack_dir", "/opt/stackyard"))
+        files = {
+            str(Path(entry["path"]).relative_to(directory)): (entry["content"], entry["mode"])
+            for entry in tree["files"]
+        }
+        return Stack(combination, self.defaults | combination.settings(), files)
+
+
+def compose(stack: Stack, directory: Path) -> None:
+    """Write the project and let Compose read it as people would."""
+    for name, (content, _) in stack.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    override = f"docker-compose.{stack.combination.env}.yml"
+    done = subprocess.run(
+        [
+            "docker",
+            "compose",
+            "-f",
+            "docker-compose.yml",
+            "-f",
+            override,
+            "config",
+            "--format",
+            "json",
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        # Of this machine's own settings, nothing is to have a say.
+        env={"PATH": os.environ["PATH"], "HOME": str(directory)},
+    )
+    stack.code, stack.warnings = done.returncode, done.stderr.strip()
+    stack.model = json.loads(done.stdout) if done.returncode == 0 else {"services": {}}
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Stack]:
+    """Return every combination, rendered and read by Compose."""
+    if shutil.which("docker") is None:
+        pytest.fail("docker compose is what these checks ask: install it", pytrace=False)
+    top = tmp_path_factory.mktemp("stacks")
+    renderer = Renderer()
+    stacks = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        jobs = []
+        for combination in COMBINATIONS:
+            stack = renderer.render(combination)
+            stacks.append(stack)
+            jobs.append(pool.submit(compose, stack, top / str(combination)))
+        for job in jobs:
+            job.result()
+    assert len(stacks) == 96
+    return stacks
+
+
+@pytest.fixture(scope="session")
+def stacks(rendered: list[Stack]) -> list[Stack]:
+    """Return those that Compose accepts; that it accepts all has a check of its own."""
+    accepted = [stack for stack in rendered if stack.code == 0]
+    assert accepted, rendered[0].warnings
+    return accepted
+
+
+@pytest.fixture(scope="session")
+def prod(stacks: list[Stack]) -> list[Stack]:
+    """Return those of prod."""
+    return [stack for stack in stacks if stack.prod]
+
+
+@pytest.fixture(scope="session")
+def dev(stacks: list[Stack]) -> list[Stack]:
+    """Return those of dev."""
+    return [stack for stack in stacks if not stack.prod]

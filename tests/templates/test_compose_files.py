@@ -1,0 +1,363 @@
+"""What the rendered projects say, in every combination of environment and settings."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from ..drawing import NEEDS, NETWORKS, RESTART, SERVICES
+from .conftest import MIB
+
+if TYPE_CHECKING:
+    from .conftest import Stack
+
+# One each: on a common one they would meet.
+DEBUG = {"api": "debug-api", "database": "debug-database", "cache": "debug-cache"}
+SECRETS = {
+    "gateway": {"gateway_certificate"},
+    "frontend": set(),
+    "api": {"api_database_password", "api_cache_password"},
+    "database": {"database_superuser_password", "database_api_password"},
+    "cache": {"cache_users"},
+}
+UIDS = {"gateway": 990, "frontend": 991, "api": 992, "database": 999, "cache": 999}
+
+
+def test_compose_accepts_every_combination_without_a_warning(rendered: list[Stack]) -> None:
+    refused = {str(s.combination): s.warnings for s in rendered if s.code != 0 or s.warnings}
+    assert refused == {}
+
+
+def test_there_are_exactly_the_five_services(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        assert set(stack.services) == set(SERVICES), stack.combination
+
+
+def test_no_name_stands_for_a_value_that_was_not_rendered(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, (content, _) in stack.files.items():
+            assert not re.search(r"\{\{[^.]|\{%|\bNone\b|\bTrue\b|\bFalse\b", content), name
+
+
+def test_every_file_says_who_manages_it_except_the_one_that_people_edit(
+    stacks: list[Stack],
+) -> None:
+    for stack in stacks:
+        for name, (content, _) in stack.files.items():
+            managed = "Ansible managed" in "".join(content.splitlines(True)[:2])
+            assert managed == (name != "config/api/app.toml"), name
+
+
+def test_only_ingress_and_the_debug_networks_are_not_internal(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        open_networks = {
+            name for name, about in stack.model["networks"].items() if not about.get("internal")
+        }
+        assert open_networks == ({"ingress"} if stack.prod else {"ingress", *DEBUG.values()})
+
+
+def test_debug_networks_lead_nowhere(dev: list[Stack]) -> None:
+    for stack in dev:
+        for name in DEBUG.values():
+            options = stack.model["networks"][name]["driver_opts"]
+            assert options["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+            assert options["com.docker.network.bridge.enable_icc"] == "false"
+
+
+def test_internal_networks_do_not_hold_the_machine_itself(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name in ("edge", "frontend", "backend"):
+            options = stack.model["networks"][name]["driver_opts"]
+            assert options == {"com.docker.network.bridge.inhibit_ipv4": "true"}
+
+
+def test_each_service_is_on_its_neighbours_networks_alone(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            debug = {DEBUG[name]} if name in DEBUG and not stack.prod else set()
+            expected = NETWORKS[name] | debug
+            assert set(service["networks"]) == expected, name
+
+
+def test_gateway_publishes_its_two_ports_where_it_was_told(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        published = {
+            (port["host_ip"], int(port["published"]), port["target"])
+            for port in stack.services["gateway"]["ports"]
+        }
+        address = stack.given["stack_compose_bind_address"]
+        assert published == {
+            (address, int(stack.given["stack_compose_http_port"]), 8080),
+            (address, int(stack.given["stack_compose_https_port"]), 8443),
+        }
+
+
+def test_prod_publishes_nothing_but_the_gateway(prod: list[Stack]) -> None:
+    for stack in prod:
+        assert {name for name, s in stack.services.items() if s.get("ports")} == {"gateway"}
+
+
+def test_dev_publishes_debug_ports_on_this_machine_alone(dev: list[Stack]) -> None:
+    for stack in dev:
+        for name, target in (("database", 5432), ("cache", 6379)):
+            (port,) = stack.services[name]["ports"]
+            given = int(stack.given[f"stack_compose_{name}_debug_port"])
+            assert (port["host_ip"], int(port["published"]), port["target"]) == (
+                "127.0.0.1",
+                given,
+                target,
+            )
+        assert "ports" not in stack.services["frontend"]
+
+
+def test_dev_has_a_debug_port_for_each_api_replica(dev: list[Stack]) -> None:
+    for stack in dev:
+        (port,) = stack.services["api"]["ports"]
+        assert (port["host_ip"], port["target"]) == ("127.0.0.1", 8000)
+        first, last = map(int, port["published"].split("-"))
+        assert first == int(stack.given["stack_compose_api_debug_port"])
+        assert last - first + 1 >= int(stack.given["stack_compose_api_replicas"])
+
+
+def test_replicas_are_as_set_and_follow_no_other_way(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            count = service.get("deploy", {}).get("replicas")
+            expected = stack.given.get(f"stack_compose_{name}_replicas")
+            assert count == (None if expected is None else int(expected)), name
+            assert "scale" not in service
+
+
+def test_database_has_a_name_of_its_own_and_no_other_service_has(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        names = {
+            name: s["container_name"] for name, s in stack.services.items() if "container_name" in s
+        }
+        assert names == {"database": f"{stack.model['name']}-database"}
+
+
+def test_prod_limits_are_as_set(prod: list[Stack]) -> None:
+    for stack in prod:
+        for name, service in stack.services.items():
+            limits = service["deploy"]["resources"]["limits"]
+            assert int(limits["memory"]) == stack.memory(name), name
+            assert float(limits["cpus"]) == float(stack.given[f"stack_compose_{name}_cpus"]), name
+            assert limits["pids"] == 256
+
+
+def test_dev_has_no_limits(dev: list[Stack]) -> None:
+    for stack in dev:
+        for service in stack.services.values():
+            assert not service.get("deploy", {}).get("resources")
+
+
+def test_default_limits_are_the_promised_ones(prod: list[Stack]) -> None:
+    promised = {
+        "frontend": (256, 0.5),
+        "api": (512, 1.0),
+        "database": (1024, 2.0),
+        "cache": (128, 0.25),
+    }
+    chosen = [stack for stack in prod if stack.combination.limits == "default"]
+    assert chosen
+    for stack in chosen:
+        for name, (mib, cpus) in promised.items():
+            limits = stack.services[name]["deploy"]["resources"]["limits"]
+            assert (int(limits["memory"]) / MIB, float(limits["cpus"])) == (mib, cpus), name
+
+
+def test_restart_policies_are_the_promised_ones(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        assert {name: s["restart"] for name, s in stack.services.items()} == RESTART
+
+
+def test_each_service_waits_for_the_health_of_those_that_it_needs(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            needs = service.get("depends_on", {})
+            assert set(needs) == NEEDS[name]
+            assert {need["condition"] for need in needs.values()} <= {"service_healthy"}
+
+
+def test_every_service_has_a_health_check(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            check = service["healthcheck"]
+            assert check["test"][0] in ("CMD", "CMD-SHELL"), name
+            assert not check.get("disable")
+            assert check["retries"] <= 5
+
+
+def test_every_service_is_hardened(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            assert service["read_only"] is True, name
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+            assert service["init"] is True, name
+            assert service["user"] == f"{UIDS[name]}:{UIDS[name]}", name
+            assert not {"privileged", "cap_add", "pid", "network_mode", "devices"} & set(service)
+
+
+def test_secrets_are_files_that_only_their_readers_have(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            assert {secret["source"] for secret in service.get("secrets", [])} == SECRETS[name]
+        for name, secret in stack.model["secrets"].items():
+            assert secret["file"].endswith(f"/secrets/{name}"), name
+
+
+def test_no_environment_variable_or_argument_holds_a_password(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            for variable, value in (service.get("environment") or {}).items():
+                if re.search("PASSW|SECRET|TOKEN|KEY", variable):
+                    assert variable.endswith("_FILE"), (name, variable)
+                    assert value.startswith("/run/secrets/"), (name, variable)
+            words = " ".join(service.get("command") or [])
+            assert not re.search("requirepass|masterauth|--password=|://[^/]*:[^/]*@", words)
+        assert "PASSW" not in stack.files[".env"][0].upper()
+
+
+def test_config_is_mounted_as_a_directory_and_read_only(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        mounts = [v for s in stack.services.values() for v in s.get("volumes", [])]
+        binds = {mount["source"]: mount for mount in mounts if mount["type"] == "bind"}
+        assert {source.rsplit("/config/")[1] for source in binds} == {"api", "database"}
+        for mount in binds.values():
+            assert mount["read_only"] is True
+            # A missing directory is an error to see, not one to make as root.
+            assert not mount["bind"].get("create_host_path")
+        assert any(mount["target"] == "/etc/stackyard" for mount in binds.values())
+
+
+def test_database_is_on_a_named_volume(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        volumes = [v for v in stack.services["database"]["volumes"] if v["type"] == "volume"]
+        assert [(v["source"], v["target"]) for v in volumes] == [
+            ("database-data", "/var/lib/postgresql/data")
+        ]
+        name = stack.model["volumes"]["database-data"]["name"]
+        assert name == f"{stack.model['name']}_database-data"
+
+
+def test_cache_keeps_its_data_on_tmpfs(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        assert "/data" in stack.tmpfs("cache")
+        assert "volumes" not in stack.services["cache"]
+
+
+def test_tmpfs_mounts_are_bounded_and_belong_to_the_service(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name in SERVICES:
+            mounts = stack.tmpfs(name)
+            assert mounts, name
+            for options in mounts.values():
+                assert (options["mode"], options["uid"]) == ("0700", str(UIDS[name]))
+            sizes = [int(options["size"].removesuffix("m")) * MIB for options in mounts.values()]
+            assert min(sizes) > 0, name
+            # They count towards the service's memory.
+            assert sum(sizes) < stack.memory(name), (name, stack.combination)
+
+
+def test_postgresql_lives_within_its_memory(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        flags, limit = stack.flags("database"), stack.memory("database")
+        sizes = {
+            name: int(flags[name].removesuffix("MB")) * MIB
+            for name in (
+                "shared_buffers",
+                "effective_cache_size",
+                "maintenance_work_mem",
+                "work_mem",
+            )
+        }
+        assert 0 < sizes["shared_buffers"] <= limit * 0.4
+        assert sizes["shared_buffers"] < sizes["effective_cache_size"] < limit
+        assert 0 < sizes["maintenance_work_mem"] <= limit / 8
+
+
+def test_postgresql_takes_every_connection_that_the_apis_may_open(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        pool = int(stack.services["api"]["environment"]["DATABASE_POOL_SIZE"])
+        apis = int(stack.given["stack_compose_maximum_replicas"])
+        assert int(stack.flags("database")["max_connections"]) > pool * apis
+
+
+def test_redis_lives_within_its_memory_and_forgets_when_full(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        flags = stack.flags("cache")
+        maximum = int(flags["maxmemory"].removesuffix("mb")) * MIB
+        data = int(stack.tmpfs("cache")["/data"]["size"].removesuffix("m")) * MIB
+        assert maximum > 0
+        assert maximum + data < stack.memory("cache")
+        assert flags["maxmemory-policy"].startswith("allkeys-")
+        assert (flags["save"], flags["appendonly"]) == ("", "no")
+        assert flags["aclfile"] == "/run/secrets/cache_users"
+
+
+def test_gateway_has_room_for_as_many_frontends_as_may_be(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        slots = int(stack.services["gateway"]["environment"]["FRONTEND_SLOTS"])
+        assert slots >= stack.services["frontend"]["deploy"]["replicas"]
+
+
+@pytest.mark.parametrize(("service", "flag", "quiet", "verbose"), [
+    ("database", "log_min_messages", "warning", "info"),
+    ("database", "log_statement", None, "all"),
+    ("cache", "loglevel", "notice", "verbose"),
+])  # fmt: skip
+def test_dev_logs_more_than_prod(
+    stacks: list[Stack], service: str, flag: str, quiet: str | None, verbose: str
+) -> None:
+    for stack in stacks:
+        assert stack.flags(service).get(flag) == (quiet if stack.prod else verbose)
+        level = stack.services["api"]["environment"]["LOG_LEVEL"]
+        assert level == ("info" if stack.prod else "debug")
+
+
+def test_dev_changes_no_setting_of_prods_but_those_of_logs(dev: list[Stack]) -> None:
+    for stack in dev:
+        base = yaml.safe_load(stack.files["docker-compose.yml"][0])["services"]
+        for name in ("database", "cache"):
+            (before,) = {" ".join(map(str, base[name]["command"]))}
+            changed = [
+                word
+                for word in stack.services[name]["command"]
+                if word and word not in before and "log" not in word
+            ]
+            assert changed in ([], ["verbose"]), (name, changed)
+
+
+def test_images_are_the_ones_that_were_named(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        images = {name: service["image"] for name, service in stack.services.items()}
+        registry = stack.combination.images == "registry"
+        assert images["database"] == (
+            "postgres:17" if registry else "stackyard/database:0123456789ab"
+        )
+        assert images["gateway"] == "stackyard/gateway:0123456789ab"
+        assert not any("build" in service for service in stack.services.values())
+
+
+def test_env_file_names_the_project_and_the_active_files(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        lines = [line for line in stack.files[".env"][0].splitlines() if not line.startswith("#")]
+        project = stack.given.get("stack_project", "stackyard")
+        assert lines == [
+            f"COMPOSE_PROJECT_NAME={project}",
+            f"COMPOSE_FILE=docker-compose.yml:docker-compose.{stack.combination.env}.yml",
+        ]
+        assert stack.model["name"] == project
+
+
+def test_rendered_files_are_hidden_from_other_users_and_scripts_can_run(
+    stacks: list[Stack],
+) -> None:
+    for stack in stacks:
+        modes = {name: mode for name, (_, mode) in stack.files.items()}
+        assert {modes[name] for name in modes if not name.startswith("config/")} == {"0640"}
+        assert modes["config/database/10-api-role.sh"] == "0755"
