@@ -23,7 +23,7 @@ PLAY := $(BIN)/ansible-playbook -i $(INVENTORY) $(SET:%=-e %)
 VERIFY := $(BIN)/pytest tests/acceptance -q --hosts=ansible://lab --ansible-inventory=$(INVENTORY) \
   $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive)
 # Checks that start containers and write below /opt.
-ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q -p no:cacheprovider
+ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q
 
 .PHONY: help
 help: ## List the verbs
