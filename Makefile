@@ -67,8 +67,8 @@ TEST_STACK := INVENTORY=tests/inventory.yml
 .PHONY: test
 test: $(VENV)/test-ready ## Run all checks, on a stack of their own that is destroyed at the end
 	$(call phase,lint,$(MAKE) lint)
-	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/modules)
 	$(call phase,engine,$(MAKE) up $(TEST_STACK) ARGS='--tags docker_engine')
+	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/modules)
 	$(call phase,templates,$(BIN)/pytest -q tests/templates)
 	$(call phase,refusals,$(ROOT_PYTEST) tests/refusals)
 	$(call phase,lifecycle: prod,$(ROOT_PYTEST) tests/lifecycle/test_1_prod.py)
