@@ -156,6 +156,7 @@ class Yard:
     count: int = 0
     containers: list[str] = field(default_factory=list)
     volumes: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
 
     def _name(self) -> str:
         self.count += 1
@@ -165,6 +166,15 @@ class Yard:
         """Make a named volume."""
         self.volumes.append(self._name())
         return docker_ok("volume", "create", f"--label={LABEL}={self.mark}", self.volumes[-1])
+
+    def network_of(self, container: Container) -> str:
+        """Make a network and put the container on it: on the default bridge, an engine that is
+        configured with care lets no two containers meet.
+        """
+        self.networks.append(self._name())
+        docker_ok("network", "create", f"--label={LABEL}={self.mark}", self.networks[-1])
+        docker_ok("network", "connect", self.networks[-1], container.name)
+        return self.networks[-1]
 
     def _arguments(
         self, name: str, image: str, options: Sequence[str], env: Mapping[str, str] | None
@@ -208,6 +218,8 @@ class Yard:
             docker("rm", "--force", "--volumes", *self.containers)
         if self.volumes:
             docker("volume", "rm", "--force", *self.volumes)
+        if self.networks:
+            docker("network", "rm", "--force", *self.networks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,7 +35,8 @@ def setting(container: Container, name: str, *options: str) -> str:
 
 def from_elsewhere(yard: Yard, image: Image, container: Container) -> str:
     """Return what another container gets for a PING."""
-    result = yard.run(image.reference, "redis-cli", "-h", container.address(), "ping")
+    there = [f"--network={yard.network_of(container)}"]
+    result = yard.run(image.reference, "redis-cli", "-h", container.name, "ping", options=there)
     return (result.out + result.err).strip()
 
 
