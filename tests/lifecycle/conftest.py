@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def deploy_killed_at(task: str, *arguments: str) -> str:
     else:
         pytest.fail(f"the run never came to {task!r}:\n{output}")
     # Into the task, not before it: its module has to be running.
-    signal.sigtimedwait([], 0.7)
+    time.sleep(0.7)
     for victim in reversed(descendants(process.pid)):
         try:
             os.kill(victim, signal.SIGKILL)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from ..playbook import docker
-from .conftest import PROJECT, STACK_DIR, deploy, request
+from .conftest import PROJECT, STACK_DIR, deploy, play, request, secret_values
 
 DEBUG_NETWORKS = {f"{PROJECT}_debug-{service}" for service in ("api", "database", "cache")}
 
@@ -28,8 +30,22 @@ def test_a_second_dev_run_changes_nothing() -> None:
     assert run.changed == 0, run.output
 
 
-def test_dev_logs_show_no_password() -> None:
+def test_a_database_initialised_in_dev_logs_statements_and_no_password() -> None:
+    assert play("playbooks/destroy.yml", "-e", f"confirm={PROJECT}").code == 0
+    deploy("dev")
+    request("/items", {"name": "logged"})
     for container in docker("ps", "-aq", "-f", f"name={PROJECT}").split():
-        log = docker("logs", container)
-        for name in ("database_api_password", "database_superuser_password", "api_cache_password"):
-            assert (STACK_DIR / "secrets" / name).read_text().strip() not in log
+        # Servers write to both outputs.
+        written = subprocess.run(
+            ["docker", "logs", container],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        )
+        shown = sum(value in written.stdout for value in secret_values())
+        assert shown == 0, f"{shown} secret values stand in the log of {container}"
+        name = docker("inspect", "--format", "{{.Name}}", container)
+        if name.endswith("-database"):
+            logged = "INSERT INTO items" in written.stdout
+            assert logged, "the database's log has no statement: nothing was looked at"
