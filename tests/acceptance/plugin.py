@@ -1,4 +1,4 @@
-"""Options, the stack that is checked, and the summary by promise.
+"""Options, the stack that is checked, and the summary by promise: for all checks on lab machines.
 
 Left out by default are checks that change the running stack, even briefly: --disruptive runs
 them too. Each leaves the stack as it found it.
