@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from ..controller import Controller
 from .promises import HARDENING, TITLES, Tally, summary
 from .settings import SERVICES, Settings
 from .stack import Container, Stack
@@ -141,6 +142,13 @@ def stack(host: Host, pytestconfig: pytest.Config) -> Stack:
     inventory = host.backend.NAME == "ansible"
     variables = host.ansible.get_variables() if inventory else {}
     return Stack(host, Settings(variables, _given(pytestconfig)))
+
+
+@pytest.fixture(scope="module")
+def controller(host: Host, pytestconfig: pytest.Config) -> Controller:
+    """Runs of the playbooks against the machine at hand."""
+    inventory = pytestconfig.getoption("--ansible-inventory")
+    return Controller(Path(inventory).resolve(), host.backend.host)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,117 @@
+"""Real runs of the playbooks against one machine of an inventory, as a person would type them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+LONGEST_RUN_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of ansible-playbook that came to its end."""
+
+    code: int
+    output: str
+
+    @property
+    def changed(self) -> int:
+        """How many tasks changed something."""
+        return sum(int(count) for count in re.findall(r"changed=(\d+)", self.output))
+
+
+class Controller:
+    """Where ansible-playbook runs, with an inventory and one machine of it."""
+
+    def __init__(self, inventory: Path, machine: str) -> None:
+        """Take the inventory's path and the machine's name in it."""
+        self.inventory = inventory
+        self.machine = machine
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """Return the command line of a run, with the ansible-playbook beside this Python."""
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        # Preflight looks at the inventory itself, from localhost.
+        limit = f"--limit={self.machine},localhost"
+        return [program, "-i", str(self.inventory), limit, playbook, *arguments]
+
+    def _start(self, playbook: str, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(playbook, *arguments),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        )
+
+    def play(self, playbook: str, *arguments: str) -> Run:
+        """Run a playbook to its end; raise TimeoutExpired if it hangs."""
+        process = self._start(playbook, arguments)
+        try:
+            output, _ = process.communicate(timeout=LONGEST_RUN_SECONDS)
+        finally:
+            process.kill()
+        return Run(process.returncode, output)
+
+    def deploy(self, env: str = "prod", *arguments: str) -> Run:
+        """Run site.yml; fail with its output unless it ends well."""
+        run = self.play("site.yml", "-e", f"env={env}", *arguments)
+        if run.code != 0:
+            pytest.fail(f"site.yml ended with {run.code}:\n{run.output}", pytrace=False)
+        return run
+
+    def deploy_killed_at(self, number: int, *arguments: str) -> str:
+        """Start site.yml; kill it and all it started once the task of that number is under way.
+
+        Returns the task's name, or nothing where the run ended before it came to that task.
+        """
+        process = self._start("site.yml", arguments)
+        assert process.stdout
+        tasks = 0
+        task = ""
+        with process.stdout:
+            for line in process.stdout:
+                if line.startswith("TASK ["):
+                    tasks += 1
+                    if tasks == number:
+                        task = line.partition("[")[2].partition("]")[0]
+                        # Into the task, not before it: its module has to be running.
+                        time.sleep(0.7)
+                        break
+            for victim in reversed(_descendants(process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+        process.wait()
+        return task
+
+
+def _descendants(root: int) -> list[int]:
+    """Return the numbers of all processes below one, whatever their session."""
+    parents = dict(_parents())
+    found = [root]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
