@@ -1,4 +1,4 @@
-"""dev, prod over it, dev again and back: each is what it promises, and nothing is lost on the way."""
+"""dev, prod over it, dev again, and back: each is what it promises, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.acceptance.settings import Settings
 from tests.acceptance.stack import Stack
 from tests.controller import ROOT
 
 if TYPE_CHECKING:
     from testinfra.host import Host
+
     from tests.controller import Controller
 
 # Those in which dev and prod differ: ports and verbosity, networks, limits.

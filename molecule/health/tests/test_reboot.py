@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.acceptance.machine import wait_until
-from tests.drawing import RESTART
 
 if TYPE_CHECKING:
     from tests.acceptance.stack import Stack
@@ -15,26 +16,32 @@ BOOT_SECONDS = 90
 
 
 @pytest.mark.disruptive
-def test_what_a_reboot_leaves_comes_back(stack: Stack) -> None:
-    """Each service is back as its restart policy says; then one `up` makes the stack whole."""
-    item = stack.create_item("kept through a reboot")
+def test_stack_is_back_by_itself_after_a_reboot(stack: Stack) -> None:
+    """Every container is started by the engine that boots, and is healthy, with its data.
+
+    The database too, whose policy is on-failure: with live-restore the engine does not stop it on
+    the way down, so it did not end by itself and counts as failed.
+    """
     machine = stack.machine
-    before = (
-        machine.read("/proc/sys/kernel/random/boot_id"),
-        machine.run("stat", "-c", "%Y", "/proc/1").out,
-    )
-    # The connection may end before the answer does.
-    machine.try_run("systemctl", "reboot")
+    item = stack.create_item("kept through a reboot")
+    lives = {each.name: each.life for each in stack.containers()}
+    booted = _boot(stack)
+    # The connection may end before the command does, and while there is no sshd, testinfra raises.
+    with suppress(RuntimeError):
+        machine.try_run("systemctl", "reboot")
+    wait_until(lambda: _boot(stack) not in ("", booted), BOOT_SECONDS, "the machine is back")
+    stack.wait_healthy()
+    now = {each.name: each.life for each in stack.containers()}
+    assert now.keys() == lives.keys()
+    same = [name for name in lives if now[name] == lives[name]]
+    assert not same, f"not restarted, so was there a reboot? {same}"
+    answer = stack.get(item)
+    assert answer.status == 200, f"{answer}\n{stack.logs('database')}"
+    stack.send("DELETE", item)
 
-    def booted() -> bool:
-        started = machine.try_run("stat", "-c", "%Y", "/proc/1", seconds=5)
-        return started.code == 0 and started.out != before[1]
 
-    wait_until(booted, BOOT_SECONDS, "the machine is back", pause=1)
-    print(stack.compose("ps", "-a").out)
-    import time
-
-    time.sleep(40)
-    print(stack.compose("ps", "-a").out)
-    print(stack.get("/api/health"))
-    assert 0
+def _boot(stack: Stack) -> str:
+    """Tell one boot from another: when the first process began, or nothing while it is away."""
+    with suppress(RuntimeError):
+        return stack.machine.try_run("stat", "-c", "%Y", "/proc/1", seconds=5).out
+    return ""

@@ -1,4 +1,4 @@
-"""Secrets in runs of the playbooks: never shown, taken from a vault, mended where they were changed."""
+"""Secrets in runs of the playbooks: never shown, taken from a vault, mended where changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.controller import ROOT
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ VAULT_PASSWORD = "only for this test"  # noqa: S105 - encrypts a value that live
 GIVEN = "given-by-the-vault-0123456789"
 # Where the secrets of another stack can be made without touching the one that runs.
 OTHER = "/opt/stackyard-secrets"
-OTHER_STACK = ("-e", f"stack_dir={OTHER}", "-e", "stack_project=stackyard-secrets")
+OTHER_STACK = (
+    *("-e", f"stack_dir={OTHER} stack_project=stackyard-secrets"),
+    *("-e", "stack_compose_http_port=18080 stack_compose_https_port=18443"),
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What an engine that restarts, or stops and starts, leaves alone."""
+"""What an engine that stops and starts leaves alone."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ if TYPE_CHECKING:
 
 @pytest.mark.disruptive
 def test_data_and_containers_outlive_an_engine_restart(stack: Stack) -> None:
-    """Containers go on serving while the engine is away, and nothing is lost or restarted."""
+    """Every server goes on while the engine is away, and afterwards nothing was lost or restarted.
+
+    They do not find each other by name meanwhile: that is the engine's work.
+    """
     item = stack.create_item("kept through an engine's restart")
+    containers = stack.containers()
+    stack.machine.run("systemctl", "stop", "docker.service", "docker.socket")
     try:
-        lives = {each.name: each.life for each in stack.containers()}
-        stack.machine.run("systemctl", "stop", "docker.service", "docker.socket")
-        try:
-            assert stack.machine.try_run("docker", "ps").code != 0
-            answer = stack.get(item)
-            assert answer.status == 200, f"with the engine stopped: {answer}"
-        finally:
-            stack.machine.run("systemctl", "start", "docker.service")
-        stack.wait_healthy()
-        assert {each.name: each.life for each in stack.containers()} == lives
-        answer = stack.get(item)
-        assert answer.status == 200, f"{answer}\n{stack.logs('database')}"
+        assert stack.machine.try_run("docker", "ps").code != 0
+        for each in containers:
+            stack.machine.run("kill", "-0", str(each.pid))
     finally:
-        stack.send("DELETE", item)
+        stack.machine.run("systemctl", "start", "docker.service")
+    stack.wait_healthy()
+    lives = {each.name: each.life for each in containers}
+    assert {each.name: each.life for each in stack.containers()} == lives
+    answer = stack.get(item)
+    assert answer.status == 200, f"{answer}\n{stack.logs('database')}"
+    stack.send("DELETE", item)
