@@ -16,6 +16,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# With the settings that reach a package index: a machine that is made has to reach it too.
+SUDO_AS_IS := $(SUDO:%=% --preserve-env)
 # Ansible and testinfra look for their programs by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -62,25 +64,41 @@ lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell 
 
 # A phase says when it starts and how long it took.
 phase = @echo; echo "=== $(1)"; $(2); echo "=== $(1): $$SECONDS s"
-TEST_STACK := INVENTORY=tests/inventory.yml
+THIS_MACHINE := INVENTORY=tests/inventory.yml
 
 .PHONY: test
-test: $(VENV)/test-ready ## Run all checks, on a stack of their own that is destroyed at the end
+test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at the end
 	$(call phase,lint,$(MAKE) lint)
-	$(call phase,engine,$(MAKE) up $(TEST_STACK) ARGS='--tags docker_engine')
+	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images')
 	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/modules)
 	$(call phase,templates,$(BIN)/pytest -q tests/templates)
-	$(call phase,refusals,$(ROOT_PYTEST) tests/refusals)
-	$(call phase,lifecycle: prod,$(ROOT_PYTEST) tests/lifecycle/test_1_prod.py)
 	$(call phase,images,$(ROOT_PYTEST) tests/images)
-	$(call phase,promises in prod,$(MAKE) verify $(TEST_STACK) DISRUPTIVE=1)
-	$(call phase,lifecycle: dev,$(ROOT_PYTEST) tests/lifecycle/test_2_dev.py)
-	$(call phase,promises in dev,$(MAKE) verify $(TEST_STACK) DISRUPTIVE=1)
-	$(call phase,lifecycle: end,$(ROOT_PYTEST) tests/lifecycle/test_3_end.py)
+	$(call phase,scenarios,$(SCENARIOS))
+
+.PHONY: test-fast
+test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minute
+	$(call phase,lint,$(MAKE) lint)
+	@docker compose version >/dev/null 2>&1 || $(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine'
+	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/templates)
+
+# Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
+SCENARIO ?=
+MACHINES ?=
+SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(MACHINES:%=--machines '%') $(if $(KEEP),--keep) $(SCENARIO)
+
+.PHONY: molecule
+molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1
+	@$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images'
+	@$(SCENARIOS)
+
+.PHONY: mutate
+mutate: $(VENV)/test-ready ## Break each promise on purpose, and see its check fail
+	@$(MAKE) up $(THIS_MACHINE)
+	@$(SUDO_AS_IS) $(BIN)/python -m tests.mutation
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure, on bare machines in containers: PARTS='cold unchanged recover images requests'
-	@$(MAKE) up $(TEST_STACK) ARGS='--tags docker_engine,stack_images'
+	@$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images'
 	@$(SUDO) $(BIN)/python -m bench $(PARTS)
 
 # Byte-compiled once, so that no start has to: all but the bundled collections that no run imports.

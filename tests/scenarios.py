@@ -1,0 +1,176 @@
+"""Run Molecule's scenarios: all of them on sets of machines side by side, or those that are named.
+
+A set is some lab machines with the scenarios that share them, one after another. Two sets run at a
+time: most of a scenario is waiting for containers. Each scenario's output goes to a file; a line
+says when it begins, another what came of it, and of one that fails the end is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+ROOT = Path(__file__).parents[1]
+LOGS = ROOT / "build/scenarios"
+# The machines' names stand in molecule/resources/vars/machines.yml. The longest set comes first.
+SETS = {
+    "debian12": ["provision", "health", "secrets", "development", "refusals"],
+    "debian13": ["provision", "isolation", "scaling", "storage", "limits", "interrupted"],
+    "newcomer": ["newcomer"],
+}
+SIDE_BY_SIDE = 2
+LINES_SHOWN = 120
+CHECKED = re.compile(r"^=+ (.*\d+ passed.*) in [\d.]+s", re.MULTILINE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+stopped = threading.Event()
+
+
+class Result(NamedTuple):
+    """A scenario on a set of machines: whether all held, what pytest counted, and the seconds."""
+
+    machines: str
+    scenario: str
+    passed: bool
+    checks: str
+    seconds: float
+
+    def __str__(self) -> str:
+        sign = "✓" if self.passed else "✗"
+        return f"{sign} {self.machines} {self.scenario}: {self.seconds:.0f} s, {self.checks}"
+
+
+def say(text: str) -> None:
+    """Print at once, whoever else prints."""
+    print(text, flush=True)
+
+
+class Machines:
+    """A set of lab machines, and Molecule's state of them."""
+
+    def __init__(self, names: str, *, show: bool) -> None:
+        """Take the machines' names, with spaces between; `show` prints all output."""
+        self.names = names
+        self.show = show
+        self.state = ROOT / "build/molecule" / names.replace(" ", "-")
+
+    def molecule(self, *arguments: str, log: Path) -> tuple[int, str]:
+        """Run Molecule to its end; return its exit status and its output without colours."""
+        programs = Path(sys.executable).parent
+        process = subprocess.Popen(
+            [programs / "molecule", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={
+                **os.environ,
+                "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                "LAB_MACHINES": self.names,
+                # Its own would be keyed by the checkout's folder name alone.
+                "MOLECULE_EPHEMERAL_DIRECTORY": str(self.state),
+                "MOLECULE_COMMAND_BORDERS": "false",
+            },
+        )
+        output = []
+        assert process.stdout
+        with process.stdout, log.open("w", encoding="utf-8") as stream:
+            for line in process.stdout:
+                output.append(COLOURS.sub("", line))
+                stream.write(output[-1])
+                if self.show:
+                    sys.stdout.write(line)
+        return process.wait(), "".join(output)
+
+    def run(self, scenario: str) -> Result:
+        """Run one scenario and leave the machines to the next."""
+        log = LOGS / f"{self.names.replace(' ', '-')}-{scenario}.log"
+        say(f"  {self.names} {scenario} ...")
+        start = time.monotonic()
+        code, output = self.molecule("test", "-s", scenario, "--destroy=never", log=log)
+        seconds = time.monotonic() - start
+        checks = CHECKED.findall(output)
+        # Molecule counts as success that it found no check to run.
+        passed = code == 0 and bool(checks)
+        result = Result(self.names, scenario, passed, ", then ".join(checks) or "no check", seconds)
+        if passed or stopped.is_set():
+            say(str(result))
+        else:
+            end = "" if self.show else excerpt(output)
+            say(f"{end}\n{result}; all of it: {log.relative_to(ROOT)}")
+        return result
+
+    def run_all(self, scenarios: Sequence[str], *, keep: bool) -> list[Result]:
+        """Run scenarios one after another, on new machines that are removed at the end."""
+        if not keep:
+            # What a killed run knew of its machines; create removes the machines themselves.
+            shutil.rmtree(self.state, ignore_errors=True)
+        try:
+            return [self.run(each) for each in scenarios if not stopped.is_set()]
+        finally:
+            if not keep:
+                self.molecule("destroy", log=LOGS / f"{self.names.replace(' ', '-')}-destroy.log")
+
+
+def excerpt(output: str) -> str:
+    """Return what a person needs of a failure: pytest's own report, or the last lines."""
+    failures = output.partition("= FAILURES =")[2] or output.partition("= ERRORS =")[2]
+    lines = (failures or output).splitlines()
+    return "\n".join(lines[:LINES_SHOWN] if failures else lines[-LINES_SHOWN:])
+
+
+def stop(number: int, _frame: FrameType | None) -> None:
+    """End what is running, so that machines are removed on the way out."""
+    stopped.set()
+    say(f"Stopping at {signal.Signals(number).name}: removing the machines")
+    subprocess.run(["pkill", "-TERM", "-P", str(os.getpid())], check=False)
+
+
+def main() -> int:
+    """Run what was asked for; return 1 where something failed."""
+    known = sorted({each for scenarios in SETS.values() for each in scenarios})
+    parser = argparse.ArgumentParser(prog="tests.scenarios", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(known))
+    parser.add_argument("--machines", help="run on these: 'debian12 debian13'")
+    parser.add_argument("--keep", action="store_true", help="keep machines, and use kept ones")
+    options = parser.parse_args()
+    for name in options.scenarios:
+        if name not in known:
+            parser.error(f"no scenario {name}: there are {', '.join(known)}")
+    sets = SETS
+    if options.scenarios:
+        first = next(names for names in reversed(SETS) if options.scenarios[0] in SETS[names])
+        sets = {options.machines or first: options.scenarios}
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE) as pool:
+        runs = [
+            pool.submit(Machines(names, show=len(sets) == 1).run_all, scenarios, keep=options.keep)
+            for names, scenarios in sets.items()
+        ]
+        results = [result for run in runs for result in run.result()]
+    say("")
+    for result in results:
+        say(str(result))
+    complete = len(results) == sum(len(scenarios) for scenarios in sets.values())
+    return 0 if complete and all(result.passed for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
