@@ -69,3 +69,20 @@ def test_destroy_leaves_only_what_is_not_ours(stack: Stack, controller: Controll
         assert (again.code, again.changed) == (0, 0), again.output
     finally:
         controller.deploy("prod")
+
+
+@pytest.mark.disruptive
+def test_destroy_finds_what_is_left_of_a_removed_directory(
+    stack: Stack, controller: Controller
+) -> None:
+    """Its secrets are gone, so nothing can go on from that volume; a run says what to type."""
+    try:
+        stack.machine.run("rm", "-r", stack.directory)
+        refused = controller.play("site.yml", "-e", "env=prod")
+        assert refused.code != 0
+        assert "make destroy" in refused.output, refused.output
+        run = controller.play("playbooks/destroy.yml", "-e", f"confirm={stack.project}")
+        assert run.code == 0, run.output
+        assert belongings(stack) == {"containers": [], "networks": [], "volumes": []}
+    finally:
+        controller.deploy("prod")
