@@ -34,6 +34,17 @@ class Run:
         """How many tasks changed something."""
         return sum(int(count) for count in re.findall(r"changed=(\d+)", self.output))
 
+    @property
+    def errors(self) -> list[str]:
+        """The error lines, without what Ansible puts in front; one that is broken in two, whole."""
+        found = re.findall(
+            r"^\[ERROR\]: (.*?)(?=^Origin: |^\s*$|^\w+: \[)", self.output, re.MULTILINE | re.DOTALL
+        )
+        return [
+            re.sub(r"^(Task failed: )?(Action failed: |Module failed: )?", "", text).rstrip("\n")
+            for text in found
+        ]
+
 
 class Controller:
     """Where ansible-playbook runs, with an inventory and one machine of it."""
@@ -58,7 +69,13 @@ class Controller:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                # Molecule sets it, and it has the last word.
+                "ANSIBLE_FORCE_COLOR": "0",
+            },
         )
 
     def play(self, playbook: str, *arguments: str) -> Run:

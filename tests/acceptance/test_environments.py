@@ -117,6 +117,26 @@ def test_dev_files_publish_debug_ports_on_this_machine_alone(
         assert named == _debug_ports(stack, service), f"{service}: {ports}"
 
 
+@pytest.mark.promise(6)
+def test_dev_files_debug_networks_lead_nowhere(configs: dict[str, dict[str, Any]]) -> None:
+    """They can publish a port, so they are not internal: each is one service's, without a way out.
+
+    In dev itself this is also tried: see test_isolation.
+    """
+    dev = configs["dev"]
+    debug = {name: about for name, about in dev["networks"].items() if name.startswith("debug")}
+    users = {
+        name: [each for each, about in dev["services"].items() if name in about["networks"]]
+        for name in debug
+    }
+    assert users == {f"debug-{service}": [service] for service in DEBUGGED}
+    for name, about in debug.items():
+        options = about.get("driver_opts", {})
+        for option in ("enable_ip_masquerade", "enable_icc"):
+            assert options.get(f"com.docker.network.bridge.{option}") == "false", f"{name}: {about}"
+    assert not [name for name in configs["prod"]["networks"] if name.startswith("debug")]
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_limits_are_prods_alone(configs: dict[str, dict[str, Any]], service: str) -> None:
     """Prod's file limits memory and CPU of every service, dev's limits nothing."""

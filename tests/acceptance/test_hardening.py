@@ -129,6 +129,37 @@ def test_machine_is_out_of_reach(stack: Stack, containers: list[Container], serv
         assert not writable, f"{each.name}: {writable}"
 
 
+def test_files_are_roots_to_write(stack: Stack) -> None:
+    """Nobody else gets into the stack's directory, or could write what is mounted from it."""
+    about = stack.machine.run("stat", "-c", "%u:%g %a", stack.directory).out.strip()
+    assert about == "0:0 750", f"{stack.directory}: {about}"
+    found = stack.machine.run(
+        "find", stack.directory, "-printf", "%m %p\\n", "-path", "*/secrets", "-prune"
+    ).lines()
+    modes = {path: int(mode, 8) for mode, path in (line.split(" ", 1) for line in found)}
+    assert f"{stack.directory}/config/database/10-api-role.sh" in modes, sorted(modes)
+    writable = {path: oct(mode) for path, mode in modes.items() if mode & 0o022}
+    assert not writable, f"others may write {writable}"
+
+
+def test_logs_go_where_the_engines_own_do(stack: Stack, containers: list[Container]) -> None:
+    """The engine's configuration decides where, and how much is kept; no service evades it."""
+    driver = stack.machine.run("docker", "info", "--format", "{{.LoggingDriver}}").out.strip()
+    assert driver not in ("", "none"), f"the engine's log driver is {driver!r}"
+    others = {each.name: each.host_config["LogConfig"]["Type"] for each in containers}
+    assert set(others.values()) == {driver}, f"the engine has {driver}: {others}"
+    for env in ("dev", "prod"):
+        services = stack.compose_config(env)["services"]
+        evading = [name for name in services if services[name].get("logging")]
+        assert not evading, f"{evading} in {env}"
+
+
+def test_database_has_time_to_end_well(stack: Stack) -> None:
+    """A checkpoint may take longer than the engine's ten seconds, and a kill means recovery."""
+    given = stack.one("database").data["Config"].get("StopTimeout")
+    assert (given or 10) >= 60, f"{given} seconds"
+
+
 def test_apis_role_owns_its_schema_and_nothing_else(stack: Stack) -> None:
     """No superuser, makes no databases or roles, gets into no other database."""
     rows = stack.sql(

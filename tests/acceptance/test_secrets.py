@@ -107,6 +107,8 @@ def test_passwords_are_stored_as_verifiers(stack: Stack) -> None:
         "FROM pg_authid WHERE rolcanlogin ORDER BY rolname"
     )
     assert rows == [["api", "t"], ["postgres", "t"]]
+    # And the next one that somebody sets will be like these.
+    assert stack.sql("SHOW password_encryption") == [["scram-sha-256"]]
 
 
 def test_database_asks_for_the_password(stack: Stack) -> None:

@@ -1,157 +1,245 @@
-"""Runs of site.yml that have to be refused, and a look at what they must not have altered.
+"""Runs of site.yml that have to be refused, and a look at the machine before and after each.
 
-They need root and a Docker Engine; the stack that they name is never brought up.
+They need a lab machine with a healthy stack, over SSH. Nothing on it is made worse for others:
+where a case takes a worse machine, its run sees one that nobody else sees.
 """
 
 from __future__ import annotations
 
-import hashlib
+import difflib
+import itertools
 import json
 import os
 import re
-import shutil
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
-from ..playbook import command, docker, run_playbook
+from ..controller import LONGEST_RUN_SECONDS, Controller, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-INVENTORY = Path(__file__).parent / "inventory.yml"
-PROJECT = "stackyard-refusals"
-STACK_DIR = Path("/opt") / PROJECT
-LONGEST_RUN_SECONDS = 240.0
+    from testinfra.host import Host
+
+    from ..acceptance.machine import Machine
+    from ..acceptance.stack import Stack
+
+    Attempt = Callable[["Case"], "Outcome"]
+
+# What ansible-playbook ends with when a machine failed, and nothing worse happened.
+REFUSED = 2
 
 # What a message shows where its template failed, or where data was printed raw.
 ARTEFACTS = re.compile(
     r"\{\{|\{%|undefined|Traceback|<class|object has no|None\b|  |\n|\\n|\[\{|'\{'"
 )
 
+# What no refused run may alter: files as a process of the machine sees them, and the engine's own.
+LOOK = r"""
+set -euo pipefail
+files() { nsenter --mount --target="$process" find /opt /etc/docker "$@" | sort; }
+process=$1
+files -printf '%p %M %U:%G %s %t %l\n'
+files -type f -exec sha256sum {} +
+docker ps --all --quiet --no-trunc | xargs --no-run-if-empty docker inspect --format \
+  '{{.Name}} {{.Id}} {{.Image}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}'
+docker volume ls --format 'volume {{.Name}}'
+docker network ls --no-trunc --format 'network {{.Name}} {{.ID}}'
+docker image ls --all --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}'
+"""
+
+# In a mount namespace: puts a copy of a directory in its place, to be spoilt.
+OWN = """
+set -e
+own() {
+  copy=$RUNTIME_DIRECTORY/$(echo "$1" | tr / _)
+  cp --archive "$1" "$copy"
+  mount --bind "$copy" "$1"
+}
+"""
+FIRST_PORT = 2200
+
 
 @dataclass(frozen=True)
 class Case:
-    """Bad inputs: what is given to ansible-playbook, and what each one's only line has to hold."""
+    """A bad input: what is given to ansible-playbook, and what each of its error lines has to hold.
+
+    `fleet` has the host variables of machines of an inventory's `group`: all are the one at hand.
+    `worse` is a shell script that spoils the machine, for this case alone.
+    """
 
     name: str
     arguments: Sequence[str]
     says: Sequence[Sequence[str]]
+    fleet: Sequence[Mapping[str, Any]] = ()
+    group: str = "lab"
+    worse: str = ""
 
     def __str__(self) -> str:
         return self.name
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished ansible-playbook."""
+def difference(before: list[str], after: list[str]) -> str:
+    """Return the lines that went (-) and came (+); nothing where the machine is the same."""
+    lines = difflib.unified_diff(before, after, n=0, lineterm="")
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
-    code: int
-    output: str
 
-    def errors(self) -> list[str]:
-        """Return its error lines, without what Ansible puts in front."""
-        # A message of two lines is found here too, and has its end in a place of its own.
-        found = re.findall(
-            r"^\[ERROR\]: (.*?)(?=^Origin: |^\s*$|^\w+: \[)", self.output, re.M | re.S
-        )
-        return [
-            re.sub(r"^(Task failed: )?(Action failed: |Module failed: )?", "", text).rstrip("\n")
-            for text in found
-        ]
+@dataclass
+class Outcome:
+    """How a case ended: its run, and what the machine was before and after."""
 
-    def assert_refused(self, *lines: Sequence[str]) -> None:
-        """Fail unless it ended and changed nothing, and wrote just these lines.
+    case: Case
+    run: Run
+    before: list[str] = field(repr=False)
+    after: list[str] = field(repr=False)
+    meanwhile: set[str]
 
-        Each line is given by the texts that it has to hold, in the order of the lines.
+    def assert_refused(self) -> None:
+        """Fail unless the run was refused with the case's lines alone, and altered nothing."""
+        self.assert_nothing_altered()
+        assert self.run.code == REFUSED, f"exit {self.run.code}:\n{self.run.output}"
+        errors = self.run.errors
+        assert errors, self.run.output
+        for texts in self.case.says:
+            saying = [error for error in errors if all(text in error for text in texts)]
+            assert len(saying) == 1, f"{len(saying)} say {texts} of:\n" + "\n".join(errors)
+            assert not ARTEFACTS.search(saying[0]), saying[0]
+        assert len(errors) == len(self.case.says), "\n".join(errors)
+
+    def assert_nothing_altered(self) -> None:
+        """Fail where anything on the machine differs, or Ansible says that it changed something."""
+        altered = difference(self.before, self.after)
+        others = ", ".join(sorted(self.meanwhile)) or "nothing"
+        assert not altered, f"altered, while {others} ran too:\n{altered}\n{self.run.output}"
+        assert "changed=" in self.run.output, self.run.output
+        assert self.run.changed == 0, self.run.output
+
+
+class Lab:
+    """A lab machine to run cases against."""
+
+    def __init__(
+        self, machine: Machine, controller: Controller, variables: Mapping[str, Any], folder: Path
+    ) -> None:
+        """Take the machine, its inventory's runs and variables, and a folder for inventories."""
+        self.machine = machine
+        self.controller = controller
+        self._connection = {
+            name: value for name, value in variables.items() if name.startswith("ansible_")
+        }
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._underway: dict[str, set[str]] = {}
+
+    def look(self, process: str = "1") -> list[str]:
+        """Return what no refused run may alter, as a process of the machine sees it."""
+        return self.machine.run("bash", "-c", LOOK, "look", process).lines()
+
+    @contextmanager
+    def worse(self, script: str) -> Iterator[tuple[int, str]]:
+        """Spoil the machine for who comes through a port of its own.
+
+        Behind the port is an sshd in its own mount namespace, where the script has run before it.
+        Whatever that mounted, copied and started ends with it. Returns port and process number.
         """
-        assert self.code != 0, self.output
-        errors = self.errors()
-        assert len(errors) == len(lines), "\n".join(errors) or self.output
-        for error, texts in zip(errors, lines, strict=True):
-            missing = [text for text in texts if text not in error]
-            assert not missing, f"{missing} not in: {error}"
-            assert not ARTEFACTS.search(error), error
-        changes = re.findall(r"changed=(\d+)", self.output)
-        assert changes, self.output
-        assert set(changes) == {"0"}, self.output
+        number = next(self._numbers)
+        unit, port = f"refusals-{number}", FIRST_PORT + number
+        properties = [
+            *("Type=notify", "PrivateMounts=yes", f"RuntimeMaxSec={LONGEST_RUN_SECONDS}"),
+            *(f"RuntimeDirectory={unit}", "RuntimeDirectoryMode=0700"),
+        ]
+        sshd = f"exec /usr/sbin/sshd -D -o PidFile=none -p {port}"
+        made = self.machine.try_run(
+            *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
+            *(f"--property={each}" for each in properties),
+            *("sh", "-c", f"{OWN}{script}\n{sshd}"),
+        )
+        if made.code != 0:
+            journal = self.machine.try_run("journalctl", "--unit", unit, "--lines=20")
+            pytest.fail(f"{made}\n{journal.text}", pytrace=False)
+        try:
+            show = ["systemctl", "show", "--property=MainPID", "--value", unit]
+            yield port, self.machine.run(*show).out.strip()
+        finally:
+            self.machine.run("systemctl", "stop", unit)
+
+    def _controller(self, case: Case) -> Controller:
+        """Return runs against the machine, under the names that the case's inventory has for it."""
+        if not case.fleet:
+            return self.controller
+        hosts = {
+            f"lab{number}": {**self._connection, **variables}
+            for number, variables in enumerate(case.fleet, start=1)
+        }
+        path = self._folder / f"{case.name}.yml".replace(" ", "-")
+        path.write_text(yaml.safe_dump({case.group: {"hosts": hosts}}), encoding="utf-8")
+        return Controller(path, "all")
+
+    @contextmanager
+    def _meanwhile(self, name: str) -> Iterator[set[str]]:
+        """Collect the names of the cases that run during this one."""
+        with self._lock:
+            for others in self._underway.values():
+                others.add(name)
+            self._underway[name] = set(self._underway)
+        try:
+            yield self._underway[name]
+        finally:
+            with self._lock:
+                del self._underway[name]
+
+    def attempt(self, case: Case) -> Outcome:
+        """Run site.yml as the case wants it, with a look before and after."""
+        worse = self.worse(case.worse) if case.worse else nullcontext((None, "1"))
+        with self._meanwhile(case.name) as meanwhile, worse as (port, process):
+            through = ["-e", f"ansible_port={port}"] if port else []
+            before = self.look(process)
+            run = self._controller(case).play("site.yml", *case.arguments, *through)
+            after = self.look(process)
+        return Outcome(case, run, before, after, meanwhile)
 
 
-def play(
-    *arguments: str,
-    inventory: Path = INVENTORY,
-    before: Sequence[str] = (),
-    tags: str = "always",
-    environment: Mapping[str, str] | None = None,
-) -> Run:
-    """Run site.yml, `before` standing before the command; raise TimeoutExpired if it hangs.
-
-    With the tag always, a run that is not refused ends after preflight: a defect that a test
-    is to find must not install or restart anything on the machine that the tests run on.
-    """
-    line = command(inventory, "site.yml", f"--tags={tags}", *arguments)
-    run = run_playbook([*before, *line], seconds=LONGEST_RUN_SECONDS, environment=environment)
-    return Run(*run)
-
-
-def describe(path: Path) -> tuple[object, ...]:
-    """Return what would differ if somebody had touched the path."""
-    about = path.lstat()
-    content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return (str(path), about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns, content)
+@pytest.fixture(scope="module")
+def lab(
+    host: Host, stack: Stack, controller: Controller, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """Return the machine with its stack healthy; at the end, it is as it was."""
+    # What a run that was killed left.
+    stack.machine.run("systemctl", "stop", "refusals-*")
+    stack.wait_healthy()
+    folder = tmp_path_factory.mktemp("inventories")
+    lab = Lab(stack.machine, controller, host.ansible.get_variables(), folder)
+    found = lab.look()
+    yield lab
+    altered = difference(found, lab.look())
+    units = stack.machine.run("systemctl", "list-units", "--all", "--no-legend", "refusals-*").out
+    assert not altered + units, f"left behind:\n{altered}\n{units}"
 
 
-def snapshot() -> dict[str, object]:
-    """Return what no refused run may alter, of the stack that the tests name and of the engine."""
-    mine = f"label=com.docker.compose.project={PROJECT}"
-    return {
-        "files": [
-            describe(path)
-            for top in (STACK_DIR, Path("/etc/docker"))
-            if top.exists()
-            for path in [top, *sorted(top.rglob("*"))]
-        ],
-        "containers": docker("ps", "--all", "--filter", mine, "--format", "{{.ID}} {{.State}}"),
-        "volumes": docker("volume", "ls", "--quiet", "--filter", f"name={PROJECT}"),
-        "networks": docker("network", "ls", "--quiet", "--filter", f"name={PROJECT}"),
-    }
-
-
-@pytest.fixture
-def nothing_altered(clean: None) -> Iterator[None]:  # noqa: ARG001 - for its order alone
-    """Compare the machine with what it was before the test."""
-    before = snapshot()
-    yield
-    assert snapshot() == before
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _root_and_engine() -> None:
-    if os.geteuid() != 0 or shutil.which("docker") is None:
-        pytest.fail("these runs need root and a Docker Engine: sudo make test", pytrace=False)
-
-
-@pytest.fixture
-def clean() -> Iterator[None]:
-    """Leave nothing of the stack that the tests name."""
-    yield
-    shutil.rmtree(STACK_DIR, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Run]]]:
-    """Start the runs of all selected cases, a core each: most of a run is waiting for Python."""
+@pytest.fixture(scope="module")
+def attempt(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Attempt]:
+    """Return the outcome of a case. Those of the file run from now on, a core each."""
     cases = {
         item.callspec.params["case"].name: item.callspec.params["case"]
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "case" in getattr(item, "fixturenames", ())
+        if isinstance(item, pytest.Function)
+        and item.path == request.path
+        and "case" in getattr(getattr(item, "callspec", None), "params", {})
     }
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        yield {name: pool.submit(play, *case.arguments) for name, case in cases.items()}
+        started: dict[str, Future[Outcome]] = {
+            name: pool.submit(lab.attempt, case) for name, case in cases.items()
+        }
+        yield lambda case: (started.get(case.name) or pool.submit(lab.attempt, case)).result()
         pool.shutdown(cancel_futures=True)
 
 

@@ -1,102 +1,80 @@
-"""A machine that cannot be provisioned is refused, and told what it lacks.
-
-Where the machine itself has to be a worse one, the run has a mount namespace of its own in which
-a file of the machine is another: nobody else sees it, and it is gone with the run.
-"""
+"""A machine that cannot be provisioned is refused, and told what it lacks."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import INVENTORY, Run, play, variables
+from .conftest import Case, variables
 
-NOBODY = 65534
-CAP_DAC_READ_SEARCH = 2
+if TYPE_CHECKING:
+    from .conftest import Attempt
 
-
-def play_with_mounts(mounts: dict[str, Path]) -> Run:
-    """Run site.yml where each path of the machine is the given one."""
-    commands = [f"mount --bind {shlex.quote(str(new))} {old}" for old, new in mounts.items()]
-    script = " && ".join([*commands, 'exec "$@"'])
-    before = ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh"]
-    return play(*variables(env="prod"), before=before)
+# Something to build, which is what room and mirrors are needed for.
+PROD = variables(env="prod")
+BUILDING = variables(env="prod", stack_images_edition="refusals")
+WITHOUT_ENGINE = "mount --bind /dev/null /usr/bin/docker; mount --bind /dev/null /usr/sbin/dockerd"
 
 
-@pytest.mark.usefixtures("nothing_altered")
-@pytest.mark.parametrize(("content", "reason"), [
-    ('{"live-restore": true,}', "line 1"),
-    ('["live-restore"]', "not an object"),
-    ("\udcff", "utf-8"),
-])  # fmt: skip
-def test_unreadable_daemon_json_is_refused(tmp_path: Path, content: str, reason: str) -> None:
-    (tmp_path / "daemon.json").write_text(content, encoding="utf-8", errors="surrogateescape")
-    run = play_with_mounts({"/etc/docker": tmp_path})
-    run.assert_refused(["/etc/docker/daemon.json", reason, "Mend that file"])
-
-
-@pytest.mark.usefixtures("nothing_altered")
-def test_unsupported_system_without_an_engine_is_refused(tmp_path: Path) -> None:
-    # Debian's mark is among what Ansible goes by, beside os-release.
-    release = tmp_path / "os-release"
-    release.write_text('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="20.04"\n')
-    nothing = tmp_path / "nothing"
-    nothing.write_text("")
-    hidden = {
-        path: nothing
-        for path in ("/usr/bin/docker", "/usr/sbin/dockerd", "/usr/local/bin/docker")
-        if Path(path).exists()
-    }
-    run = play_with_mounts({"/etc/os-release": release, **hidden})
-    run.assert_refused(
-        ["20.04 has Docker Engine none, Compose none, Buildx none", "or use Debian 12 or 13"]
+def daemon_json(name: str, content: str, reason: str) -> Case:
+    """Return a case with an unreadable daemon.json; the content is one for printf."""
+    return Case(
+        f"daemon.json {name}",
+        PROD,
+        [["/etc/docker/daemon.json", reason, "Mend that file"]],
+        worse=f"own /etc/docker; printf '{content}' >/etc/docker/daemon.json",
     )
 
 
-def reading_all() -> list[str]:
-    """Return options of setpriv with which a user can read what is below root's home, if any do.
+CASES = [
+    daemon_json("with a comma too many", '{"live-restore": true,}', "line 1"),
+    daemon_json("with a list", '["live-restore"]', "holds a list, not an object"),
+    daemon_json("in no encoding", r"\377", "utf-8"),
+    Case("another system without an engine", PROD,
+         [["Ubuntu 20.04 has Docker Engine none, Compose none, Buildx none",
+           "or use Debian 12 or 13"]],
+         worse=f"""
+           {WITHOUT_ENGINE}
+           # Debian's own mark is among what Ansible goes by.
+           own /etc; rm /etc/os-release
+           printf '%s\\n' NAME=Ubuntu ID=ubuntu ID_LIKE=debian VERSION_ID=20.04 >/etc/os-release
+         """),
+    Case("an old engine that is not Debian's",
+         variables(env="prod", docker_engine_minimum_version="99.0"),
+         [["This machine's Docker Engine ", "is not Debian's package, and Engine 99.0", "Upgrade"]],
+         worse="own /var/lib/dpkg/info; rm /var/lib/dpkg/info/docker.io.list"),
+    Case("no root and no sudo", PROD,
+         [["this user is neither root nor allowed sudo", "ansible-playbook -K"]],
+         worse="own /etc/sudoers.d; rm /etc/sudoers.d/*"),
+    Case("no Python", PROD,
+         [["has no /usr/bin/python3 that runs (", "apt-get install python3"]],
+         worse='mount --bind /dev/null "$(readlink -f /usr/bin/python3)"'),
+    Case("a Python that is not there",
+         variables(env="prod", ansible_python_interpreter="/usr/bin/python-none"),
+         [["has no /usr/bin/python-none that runs (", "apt-get install python3"]]),
+    Case("too little memory",
+         variables(env="prod", stack_compose_minimum_memory_bytes="10000000000000000"),
+         [["This machine has ", "the stack takes 8.88 PB", "larger machine"]]),
+    Case("too little room", BUILDING,
+         [["100.00 MB are free", "building them takes 2.79 GB", "docker system df"]],
+         worse="mount -t tmpfs -o size=100m tmpfs /var/lib/docker"),
+    Case("apt's mirror out of reach", BUILDING,
+         [["The mirror http://127.0.0.1:9/", " cannot be reached: ", "refused", "its apt sources"]],
+         worse="""
+           own /etc/apt
+           find /etc/apt -name '*.list' -o -name '*.sources' |
+             xargs sed -i -E 's#https?://[^ /]+#http://127.0.0.1:9#'
+         """),
+    Case("apt without a mirror", BUILDING,
+         [["apt on this machine (Debian 1", "names no Debian mirror", "stack_images_mirrors"]],
+         worse="own /etc/apt; rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*"),
+    Case("a given mirror out of reach",
+         [*BUILDING, *variables(stack_images_mirrors={"main": "http://127.0.0.1:9/debian"})],
+         [["The mirror http://127.0.0.1:9/debian cannot be reached: ", "refused"]]),
+]  # fmt: skip
 
-    The checkout, or the Python of its virtual environment, may be there.
-    """
-    allowed = re.search(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text(encoding="ascii"))
-    if allowed is None or not int(allowed[1], 16) & 1 << CAP_DAC_READ_SEARCH:
-        return []
-    return ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
-
-@pytest.mark.usefixtures("nothing_altered")
-def test_user_without_root_and_sudo_is_refused(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    inventory = tmp_path / "hosts.yml"
-    inventory.write_text(INVENTORY.read_text())
-    home.chmod(0o777)
-    inventory.chmod(0o644)
-    tmp_path.chmod(0o711)
-    # pytest's own directories are for their owner alone.
-    for path in tmp_path.parents[:2]:
-        path.chmod(0o711)
-    run = play(
-        *variables(env="prod"),
-        inventory=inventory,
-        before=[
-            "setpriv",
-            f"--reuid={NOBODY}",
-            f"--regid={NOBODY}",
-            "--clear-groups",
-            *reading_all(),
-        ],
-        environment={"HOME": str(home), "ANSIBLE_LOCAL_TEMP": str(home / "tmp")},
-    )
-    run.assert_refused(["this user is neither root nor allowed sudo", "ansible-playbook -K"])
-
-
-@pytest.mark.usefixtures("nothing_altered")
-def test_machine_without_python_is_refused() -> None:
-    run = play(*variables(env="prod", ansible_python_interpreter="/usr/bin/python-none"))
-    run.assert_refused(
-        ["has no /usr/bin/python-none that runs (", "not found", "apt-get install python3"]
-    )
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_machine_that_cannot_carry_the_stack_is_refused(case: Case, attempt: Attempt) -> None:
+    attempt(case).assert_refused()

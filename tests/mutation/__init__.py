@@ -1,0 +1,1 @@
+"""Break one promise at a time, and see which check notices."""
