@@ -11,9 +11,9 @@ from .conftest import Case, variables
 if TYPE_CHECKING:
     from .conftest import Attempt
 
-# Something to build, which is what room and mirrors are needed for.
 PROD = variables(env="prod")
-BUILDING = variables(env="prod", stack_images_edition="refusals")
+# Something to build on the machine, which is what room and mirrors are needed for.
+BUILDING = variables(env="prod", stack_images_edition="refusals", stack_images_distribution="local")
 WITHOUT_ENGINE = "mount --bind /dev/null /usr/bin/docker; mount --bind /dev/null /usr/sbin/dockerd"
 
 
@@ -60,18 +60,18 @@ CASES = [
          [["100.00 MB are free", "building them takes 2.79 GB", "docker system df"]],
          worse="mount -t tmpfs -o size=100m tmpfs /var/lib/docker"),
     Case("apt's mirror out of reach", BUILDING,
-         [["The mirror http://127.0.0.1:9/", " cannot be reached: ", "refused", "its apt sources"]],
+         [["The mirror http://127.0.0.1:9/", " cannot be reached from ", "refused", "its apt sources"]],
          worse="""
            own /etc/apt
            find /etc/apt -name '*.list' -o -name '*.sources' |
              xargs sed -i -E 's#https?://[^ /]+#http://127.0.0.1:9#'
          """),
     Case("apt without a mirror", BUILDING,
-         [["apt on this machine (Debian 1", "names no Debian mirror", "stack_images_mirrors"]],
+         [["apt on ", " (Debian 1", "names no Debian mirror", "stack_images_mirrors"]],
          worse="own /etc/apt; rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*"),
     Case("a given mirror out of reach",
          [*BUILDING, *variables(stack_images_mirrors={"main": "http://127.0.0.1:9/debian"})],
-         [["The mirror http://127.0.0.1:9/debian cannot be reached: ", "refused"]]),
+         [["The mirror http://127.0.0.1:9/debian cannot be reached from ", "refused"]]),
 ]  # fmt: skip
 
 

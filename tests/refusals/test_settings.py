@@ -77,6 +77,7 @@ def quoted(*values: str) -> dict[str, str]:
 
 
 HIDDEN = "hidden-4711-hidden"
+HUGE = "10000000000000000"
 
 CASES = [
     Case("no lab", variables(env="prod"),
@@ -117,6 +118,16 @@ CASES = [
           "absolute path", "-e stack_dir=/opt/stackyard"),
     fleet("stack_project", quoted("Stackyard", "stack yard", "-stack"),
           "lower-case", "-e stack_project=stackyard"),
+    one("unknown distribution", ['stack_images_distribution is "registry"', "=local", "archive"],
+        stack_images_distribution="registry"),
+    one("unknown build host", ['stack_images_build_host is "lab9"', "of the inventory"],
+        stack_images_distribution="archive", stack_images_build_host="lab9"),
+    one("too little room on the build host", ["engine of localhost", "building them takes 8.88 PB"],
+        stack_images_edition="refused", stack_images_minimum_free_bytes=HUGE),
+    one("too little room to load", ["loading them takes 8.88 PB"],
+        stack_images_edition="refused", stack_images_minimum_free_bytes_to_load=HUGE),
+    one("mirror of the build host", ["http://127.0.0.1:9/debian cannot be reached from localhost"],
+        stack_images_edition="refused", stack_images_mirrors={"main": "http://127.0.0.1:9/debian"}),
     fleet("stack_images_refs",
           {'is {"databse": "postgres:17"}: ': {"databse": "postgres:17"},
            'is "postgres:17": ': "postgres:17",

@@ -13,10 +13,6 @@ options:
   _terms:
     description: Directories on the controller.
     required: true
-  dest:
-    description: Directory that the returned paths begin with.
-    type: str
-    default: ""
 """
 
 RETURN = r"""
@@ -33,14 +29,14 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
 
-def read_context(directory: Path, dest: Path) -> list[dict[str, str]]:
-    """Return path (below dest), content (UTF-8 text) and mode of each file.
+def read_context(directory: Path) -> list[dict[str, str]]:
+    """Return path (from the directory's parent), content (UTF-8 text) and mode of each file.
 
     Of the mode only the executable bit counts: a checkout's umask must not change an image.
     """
     return [
         {
-            "path": str(dest / path.relative_to(directory.parent)),
+            "path": str(path.relative_to(directory.parent)),
             "content": path.read_text(encoding="utf-8"),
             "mode": "0755" if path.stat().st_mode & 0o100 else "0644",
         }
@@ -55,8 +51,7 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Any = None, **kwargs: Any) -> list[Any]:
         """Return one list of files a directory; raise AnsibleLookupError where there is none."""
         self.set_options(var_options=variables, direct=kwargs)
-        dest = Path(self.get_option("dest"))
         for term in terms:
             if not Path(term).is_dir():
                 raise AnsibleLookupError(f"{term} is not a directory with a build context.")
-        return [read_context(Path(term), dest) for term in terms]
+        return [read_context(Path(term)) for term in terms]
