@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 HEALTHY_SECONDS = 90
-PROBES = Path(__file__).parent / "in_container" / "probes.sh"
 
 
 @dataclass(frozen=True)
@@ -264,25 +262,6 @@ class Stack:
         assert answer.status == 201, f"cannot store an item: {answer}\n{self.logs('api')}"
         return f"/api/items/{answer.json()['id']}"
 
-    # From container to container
-
-    def probe(
-        self, container: Container, targets: Sequence[tuple[str, str, int]]
-    ) -> dict[tuple[str, str, int], str]:
-        """Try targets (`tcp`, `icmp` or `name`; host; port) from in there, all in one go.
-
-        Verdicts: open, refused, unreachable, silent, unknown-name, or what went wrong.
-        """
-        script = PROBES.read_text(encoding="utf-8")
-        words = [f"{kind} {host} {port}" for kind, host, port in targets]
-        result = self.exec(container, "bash", "-c", script, "probes", *words)
-        verdicts = {}
-        for line in result.lines():
-            kind, host, port, verdict = line.split(" ", 3)
-            verdicts[kind, host, int(port)] = verdict
-        assert set(verdicts) == set(targets), f"a probe gave no verdict: {result}"
-        return verdicts
-
     # Health
 
     def problems(self) -> list[str]:
@@ -322,6 +301,45 @@ class Stack:
             return f"log of {name}:\n{self.try_compose('logs', '--tail', str(lines), name).text}"
         result = self.machine.try_run("docker", "logs", "--tail", str(lines), name)
         return f"log of {name}:\n{result.text}"
+
+    # Breaking things
+
+    def cut_off(self, container: Container, *networks: str) -> None:
+        """Take the container off these networks, given by their short names, or off all."""
+        for name in container.addresses:
+            if not networks or name.removeprefix(f"{self.project}_") in networks:
+                self.machine.run("docker", "network", "disconnect", name, container.id)
+
+    def rejoin(self, container: Container) -> None:
+        """Put the container back on what it was on when it was looked at, by the same names."""
+        there = self.refreshed(container).addresses
+        for name, about in container.data["NetworkSettings"]["Networks"].items():
+            if name not in there:
+                aliases = [f"--alias={alias}" for alias in about["Aliases"]]
+                self.machine.run("docker", "network", "connect", *aliases, name, container.id)
+
+    def unpause(self, containers: Sequence[Container]) -> None:
+        """Unpause those of the containers that are paused."""
+        now = [self.refreshed(each) for each in containers]
+        self.machine.program("unpause", [each.id for each in now if each.state["Paused"]])
+
+    def strain(
+        self, steps: Sequence[Mapping[str, Any]], paths: Sequence[str] = (), rate: float = 20
+    ) -> dict[str, Any]:
+        """Take steps while clients ask for the paths: see on_machine/strain.py.
+
+        A step is a command and the seconds to watch after it. `rate` is in requests a second.
+        """
+        request = {
+            "urls": [self.url(path) for path in paths],
+            "rate": rate,
+            "folder": self.directory,
+            "project": self.project,
+            "containers": {each.name: each.pid for each in self.containers()},
+            "steps": steps,
+        }
+        seconds = 60 + sum(step["watch"] for step in steps)
+        return self.machine.program("strain", request, seconds)
 
     # As it was found
 
