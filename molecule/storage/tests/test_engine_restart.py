@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.acceptance.machine import wait_until
+
 if TYPE_CHECKING:
     from tests.acceptance.stack import Stack
 
@@ -28,6 +30,11 @@ def test_data_and_containers_outlive_an_engine_restart(stack: Stack) -> None:
     stack.wait_healthy()
     lives = {each.name: each.life for each in containers}
     assert {each.name: each.life for each in stack.containers()} == lives
-    answer = stack.get(item)
-    assert answer.status == 200, f"{answer}\n{stack.logs('database')}"
+    # Every frontend has to hear from the engine's DNS again.
+    wait_until(
+        lambda: {answer.status for answer in stack.ask([{"url": stack.url(item)}] * 9)} == {200},
+        15,
+        "every frontend has the item again",
+        lambda: f"{stack.get(item)}\n{stack.logs('frontend')}",
+    )
     stack.send("DELETE", item)
