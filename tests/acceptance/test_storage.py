@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from contextlib import contextmanager
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +15,17 @@ from .machine import wait_until
 from .settings import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .stack import Container, Response, Stack
 
 DATA = "/var/lib/postgresql/data"
 CONFIG = "/etc/stackyard"
 MEBIBYTE = 1024**2
+# Once it is drained, two new segments of the log, 16 MB each, and a few items have to fit.
+SMALL_DISKS_ROOM = 48 * MEBIBYTE
+# What is refused is refused at once; a write that waits for the database may take 3.5 s.
+WRITE_SECONDS = 4
 
 
 @pytest.fixture
@@ -109,6 +116,101 @@ def test_second_server_on_the_volume_refuses(stack: Stack, item: str, user: str)
     assert answer.status == 200, f"{answer}\n{stack.logs('database')}"
     # The files still are what the first server thinks: it can write through them.
     stack.sql("CHECKPOINT")
+
+
+def _volume_place(stack: Stack) -> str:
+    volume = f"{stack.project}_database-data"
+    found = stack.machine.run("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", volume)
+    return found.out.strip()
+
+
+@contextmanager
+def _small_disk(stack: Stack) -> Iterator[Callable[[str], None]]:
+    """The database on a disk with little room; gives the way to `fill` and `drain` it."""
+    place = _volume_place(stack)
+
+    def act(action: str) -> None:
+        request = {"action": action, "place": place, "room": SMALL_DISKS_ROOM}
+        stack.machine.program("small_disk", request)
+
+    stack.compose("stop", "database")
+    try:
+        act("lay")
+        stack.compose("start", "database")
+        stack.wait_healthy()
+        yield act
+    finally:
+        stack.compose("stop", "database")
+        act("lift")
+        stack.compose("start", "database")
+    stack.wait_healthy()
+
+
+def _store(stack: Stack, count: int) -> list[Response]:
+    """Send items of some 2 kB that do not compress, so that they soon need another page."""
+    bodies = [json.dumps({"name": "acceptance", "note": token_hex(1000)}) for _ in range(count)]
+    headers = {"Content-Type": "application/json"}
+    request = {"url": stack.url("/api/items"), "method": "POST", "timeout": WRITE_SECONDS}
+    return stack.ask([{**request, "headers": headers, "body": body} for body in bodies])
+
+
+def _present(stack: Stack, ids: list[int]) -> set[int]:
+    rows = stack.sql(f"SELECT id FROM items WHERE id IN ({','.join(map(str, ids))})")
+    return {int(row[0]) for row in rows}
+
+
+@pytest.mark.promise(7)
+@pytest.mark.disruptive
+def test_full_disk_refuses_writes_and_loses_nothing(stack: Stack) -> None:
+    """Writes get a clear 503, reads go on; the database comes back by itself once there is room."""
+    stored: list[int] = []
+
+    def store(count: int) -> list[Response]:
+        answers = _store(stack, count)
+        stored.extend(answer.json()["id"] for answer in answers if answer.status == 201)
+        odd = [answer for answer in answers if answer.status not in (201, 503)]
+        assert not odd, f"{odd[0]}\n{stack.logs('api')}\n{stack.logs('database')}"
+        return [answer for answer in answers if answer.status == 503]
+
+    with _small_disk(stack) as act:
+        assert not store(4)
+        act("fill")
+        refused = store(20)
+        assert refused, f"a full disk took 20 items\n{stack.logs('database')}"
+        for answer in refused:
+            assert answer.headers["content-type"] == "application/problem+json", str(answer)
+            assert "its disk is full" in answer.json()["detail"], str(answer)
+        urls = [stack.url("/"), *(stack.url(f"/api/items/{number}") for number in stored)]
+        reads = stack.ask([{"url": url} for url in [*urls, stack.url("/api/items?limit=5")]])
+        assert {read.status for read in reads} == {200}, "\n".join(map(str, reads))
+        healths = stack.ask([{"url": stack.url("/api/health")}] * 8)
+        assert {health.status for health in healths} == {200}, str(healths[0])
+        assert any("refused: its disk is full" in each.body for each in healths), str(healths[0])
+        assert "No space left on device" in stack.logs("database"), stack.logs("database")
+
+        # Until the log that is written ahead needs a new segment, and the server gives up.
+        database = stack.one("database")
+        spend = ["SELECT pg_switch_wal()", "SELECT pg_logical_emit_message(true, 'check', 'x')"]
+        psql = ["psql", "-X", "-q", "-U", "postgres", "-d", "stackyard"]
+        asked = [word for statement in spend for word in ("-c", statement)]
+        tries = (stack.try_exec(database, *psql, *asked).code for _ in range(12))
+        assert any(tries), "twelve new segments found room on a full disk"
+        assert len(store(2)) == 2
+        health = stack.get("/api/health")
+        assert (health.status, health.json()["database"]["status"]) == (503, "away"), str(health)
+        assert health.json()["database"]["reason"], str(health)
+        assert "PANIC" in stack.logs("database", 60), stack.logs("database", 60)
+
+        act("drain")
+        stack.wait_healthy()
+        assert stack.one("database").id == database.id
+        assert _present(stack, stored) == set(stored)
+        assert not store(4), stack.logs("database")
+    assert _present(stack, stored) == set(stored)
+    assert stack.machine.run("ls", "-A", f"{_volume_place(stack)}/..").lines() == ["_data"]
+    paths = [f"/api/items/{number}" for number in stored]
+    gone = stack.ask([{"url": stack.url(path), "method": "DELETE"} for path in paths])
+    assert {answer.status for answer in gone} == {204}, str(gone[0])
 
 
 # The api's configuration
@@ -277,3 +379,81 @@ def test_every_tmpfs_has_a_bound(stack: Stack, service: str) -> None:
                  facts[each.name]["tmpfs"].get(place, 0) for place in places}  # fmt: skip
         assert all(sizes.values()), f"{each.name}: {sizes}"
         assert sum(sizes.values()) <= stack.settings.memory(service) // 2, f"{each.name}: {sizes}"
+        # The engine gives everybody that much; more was never accounted for.
+        assert each.host_config["ShmSize"] <= 64 * MEBIBYTE, f"{each.name}: /dev/shm"
+
+
+# Each place is written to from inside until it takes no more, and cleaned up.
+OVERFILL = """
+export LC_ALL=C
+while [ $# -gt 0 ]; do
+    said=$(dd if=/dev/zero of="$1/.acceptance" bs=64k count="$2" 2>&1)
+    printf '%s %s %s\n' "$1" "$(stat -c %s "$1/.acceptance")" "$(echo $said)"
+    rm -f "$1/.acceptance"
+    shift 2
+done
+"""
+
+
+@pytest.mark.promise(9)
+@pytest.mark.disruptive
+def test_every_tmpfs_is_full_at_its_size(stack: Stack) -> None:
+    """Written to beyond its size it says so, and nobody is killed for it."""
+    before = {each.name: each.life for each in stack.containers()}
+    for each in [stack.one(service) for service in SERVICES]:
+        places = [*(each.host_config["Tmpfs"] or {}), "/dev/shm"]  # noqa: S108
+        assert each.service != "cache" or "/data" in places, places
+        sizes = stack.kernel([each])[each.name]["tmpfs"]
+        sizes = {place: sizes.get(place.replace("/var/run", "/run"), 0) or sizes.get(place, 0)
+                 for place in places}  # fmt: skip
+        assert all(sizes.values()), f"{each.name}: {sizes}"
+        words = [str(word) for place, size in sizes.items() for word in (place, size // 65536 + 8)]
+        lines = stack.exec(each, "sh", "-c", OVERFILL, "sh", *words).lines()
+        assert len(lines) == len(places), lines
+        for line in lines:
+            place, written, said = line.split(" ", 2)
+            assert "No space left on device" in said, f"{each.name}: {line}"
+            # Some of it may be in use.
+            assert sizes[place] * 0.8 <= int(written) <= sizes[place], f"{each.name}: {line}"
+        assert not stack.refreshed(each).state["OOMKilled"], each.name
+    assert {each.name: each.life for each in stack.containers()} == before
+
+
+# Run in an api, which has the right to write there: more than fits, in 256 kB each.
+OVERFLOW = """
+import sys
+from redis import Redis
+from stackyard_api.settings import Settings, read_password
+settings = Settings.from_environment()
+cache = Redis(
+    host=settings.cache_host, port=settings.cache_port, username=settings.cache_user,
+    password=read_password(settings.cache_password_file), socket_timeout=10,
+)
+keys = [f"item:acceptance-{number}" for number in range(int(sys.argv[1]) >> 18)]
+try:
+    written = sum(bool(cache.set(key, bytes(1 << 18), ex=120)) for key in keys)
+    # Tells whether it is there, without sending it.
+    kept = [bool(cache.expire(key, 120)) for key in keys]
+    print(written, sum(kept), int(kept[-1]))
+finally:
+    for key in keys:
+        cache.delete(key)
+"""
+
+
+@pytest.mark.promise(9)
+@pytest.mark.disruptive
+def test_full_cache_drops_the_oldest_and_serves(stack: Stack, item: str) -> None:
+    """Given half as much again as its bound, it takes all and keeps what fits."""
+    cache = stack.one("cache")
+    match = re.search(r"--maxmemory (\d+)mb\b", " ".join(cache.command))
+    assert match, f"no maxmemory in {cache.command}"
+    bound = int(match[1]) * MEBIBYTE
+    result = stack.exec(stack.one("api"), "python3", "-c", OVERFLOW, str(bound * 3 // 2))
+    written, kept, newest = map(int, result.out.split())
+    assert written == (bound * 3 // 2) >> 18, str(result)
+    assert bound // 2 <= kept << 18 <= bound, f"{kept} of {written} kept; {match[0]}"
+    assert newest, "the newest was dropped"
+    wait_until(lambda: stack.get(item).json()["source"] == "cache", 5, "items are cached")
+    now = stack.refreshed(cache)
+    assert (now.life, now.state["OOMKilled"]) == (cache.life, False), stack.logs("cache")

@@ -60,7 +60,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error.__context__, ConnectionRefusedError):
         return "the connection is refused"
     if isinstance(error.__context__, socket.gaierror):
-        return "its name is not known: it is not running"
+        return "its name is not known: it is not running, or cut off from the network"
     if isinstance(error, OSError) and error.filename:
         return f"cannot read {error.filename}: {error.strerror}"
     text = str(error).strip().splitlines()

@@ -47,8 +47,10 @@ def explain(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, asyncpg.InvalidPasswordError):
         return "the password is refused"
+    if isinstance(error, asyncpg.DiskFullError):
+        return "its disk is full"
     if isinstance(error, socket.gaierror):
-        return "its name is not known: it is not running"
+        return "its name is not known: it is not running, or cut off from the network"
     if isinstance(error, OSError) and error.filename:
         return f"cannot read {error.filename}: {error.strerror}"
     if isinstance(error, ConnectionRefusedError):
@@ -67,6 +69,7 @@ class Database:
         self._tried = asyncio.Event()
         self._reason = "not connected yet"
         self._away = False
+        self.refusal = ""
         self.schema_version = 0
 
     @property
@@ -116,6 +119,10 @@ class Database:
             raise Unavailable("the schema is gone, creating it again") from error
         except AWAY as error:
             reason = explain(error)
+            if isinstance(error, asyncpg.DiskFullError) and not repeatable:
+                # Reads go on: the database is not away.
+                self._note_refusal(reason)
+                raise Unavailable(reason) from error
             if not self._away:
                 log.warning("database away: %s", reason)
             self._away = True
@@ -123,7 +130,17 @@ class Database:
         if self._away:
             log.info("database back")
         self._away = False
+        if not repeatable:
+            self._note_refusal("")
         return result
+
+    def _note_refusal(self, reason: str) -> None:
+        """Keep why the last write was refused, nothing if it was not, for /health to say."""
+        if reason and not self.refusal:
+            log.warning("database refuses writes: %s", reason)
+        elif self.refusal and not reason:
+            log.info("database accepts writes again")
+        self.refusal = reason
 
     async def _once(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         if self._pool is None:

@@ -36,7 +36,8 @@ async def check(database: Database, cache: Cache) -> tuple[bool, Report, Report]
     """Ask database and cache at the same time, 1.6 s at most.
 
     Returns whether both answered, and for each a report: `status` (`ok` or `away`),
-    then `ms` it took or the `reason`.
+    then `ms` it took or the `reason`. A database that can be read and not written is ok, with
+    `last_write` to say so.
     """
     about_database, about_cache = await asyncio.gather(
         _timed(database.run(_schema, repeatable=True)), _timed(cache.ping())
@@ -45,5 +46,7 @@ async def check(database: Database, cache: Cache) -> tuple[bool, Report, Report]
         "schema": database.schema_version,
         "connections": database.connections,
     }
+    if database.refusal:
+        about_database["last_write"] = f"refused: {database.refusal}"
     healthy = about_database["status"] == about_cache["status"] == "ok"
     return healthy, about_database, about_cache
