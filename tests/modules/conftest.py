@@ -84,3 +84,10 @@ def listing(top: Path) -> dict[str, tuple[int, int, int, int, bytes]]:
             content,
         )
     return found
+
+
+def docker(*arguments: str) -> str:
+    """Return the output of a docker command; fail with its error where it does not succeed."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..playbook import docker
-from .conftest import ROOT, Module
+from .conftest import ROOT, Module, docker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,8 @@ def test_commands_find_the_files_and_nothing_that_a_killed_run_left(
         directory=str(scratch),
         files=[{"path": "api/serve", "content": "#!/bin/sh $HOME\n", "mode": "0755"}],
         images=[IMAGE],
-        commands=[["cp", "--archive", ".", str(copy)]],
+        # As they are given: no shell, and nobody else, puts anything in the place of $HOME.
+        commands=[["cp", "--archive", ".", str(copy)], ["test", "$HOME", "!=", str(Path.home())]],
     )
     assert result.changed
     assert [str(path.relative_to(copy)) for path in copy.rglob("*")] == ["api", "api/serve"]
