@@ -65,12 +65,13 @@ lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell 
 # A phase says when it starts and how long it took.
 phase = @echo; echo "=== $(1)"; $(2); echo "=== $(1): $$SECONDS s"
 THIS_MACHINE := INVENTORY=tests/inventory.yml
+ENGINE_AND_IMAGES := --tags docker_engine,stack_images
 
 .PHONY: test
 test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at the end
 	$(call phase,lint,$(MAKE) lint)
-	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images')
-	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/modules)
+	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)')
+	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/modules)
 	$(call phase,templates,$(BIN)/pytest -q tests/templates)
 	$(call phase,images,$(ROOT_PYTEST) tests/images)
 	$(call phase,scenarios,$(SCENARIOS))
@@ -79,7 +80,7 @@ test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at 
 test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minute
 	$(call phase,lint,$(MAKE) lint)
 	@docker compose version >/dev/null 2>&1 || $(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine'
-	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/templates)
+	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/mutation tests/templates)
 
 # Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
 SCENARIO ?=
@@ -88,17 +89,18 @@ SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(MACHINES:%=--machin
 
 .PHONY: molecule
 molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1
-	@$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images'
+	@$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)'
 	@$(SCENARIOS)
 
 .PHONY: mutate
 mutate: $(VENV)/test-ready ## Break each promise on purpose, and see its check fail
 	@$(MAKE) up $(THIS_MACHINE)
-	@$(SUDO_AS_IS) $(BIN)/python -m tests.mutation
+	@status=0; $(SUDO_AS_IS) $(BIN)/python -m tests.mutation || status=$$?; \
+	  $(MAKE) destroy $(THIS_MACHINE) CONFIRM=stackyard-test; exit $$status
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure, on bare machines in containers: PARTS='cold unchanged recover images requests'
-	@$(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine,stack_images'
+	@$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)'
 	@$(SUDO) $(BIN)/python -m bench $(PARTS)
 
 # Byte-compiled once, so that no start has to: all but the bundled collections that no run imports.
