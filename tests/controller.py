@@ -95,7 +95,7 @@ class Controller:
         return run
 
     def deploy_killed_at(self, number: int, *arguments: str) -> str:
-        """Start site.yml; kill it and all it started once the task of that number is under way.
+        """Start site.yml; kill it and all it started after the task of that number.
 
         Returns the task's name, or nothing where the run ended before it came to that task.
         """
@@ -109,7 +109,7 @@ class Controller:
                     tasks += 1
                     if tasks == number:
                         task = line.partition("[")[2].partition("]")[0]
-                        # Into the task, not before it: its module has to be running.
+                        # Ansible names a task with its first result: this is into the next.
                         time.sleep(0.7)
                         break
             for victim in reversed(_descendants(process.pid)):

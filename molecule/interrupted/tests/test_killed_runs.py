@@ -66,7 +66,7 @@ def test_what_killed_runs_leave_is_mended_by_the_next(stack: Stack, controller: 
         stack.machine.try_run("sh", "-c", mishap, folder=stack.directory)
         # The first half is preflight, which has nothing to leave half done.
         task = controller.deploy_killed_at(chance.randint(tasks // 2, tasks), *change)
-        story.append(f"{mishap}; {' '.join(change)}: killed at {task or 'its end'}")
+        story.append(f"{mishap}; {' '.join(change)}: killed after {task or 'its end'}")
     told = "\n".join(story)
     mended = controller.play("site.yml", "-e", "env=prod")
     if mended.code != 0:
