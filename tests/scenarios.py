@@ -128,10 +128,12 @@ class Machines:
 
 
 def excerpt(output: str) -> str:
-    """Return what a person needs of a failure: pytest's own report, or the last lines."""
+    """Return what a person needs of a failure: pytest's report and summary, or the last lines."""
     failures = output.partition("= FAILURES =")[2] or output.partition("= ERRORS =")[2]
-    lines = (failures or output).splitlines()
-    return "\n".join(lines[:LINES_SHOWN] if failures else lines[-LINES_SHOWN:])
+    report, _, summary = failures.partition("= short test summary info =")
+    lines = (report or output).splitlines()
+    shown = lines[:LINES_SHOWN] if report else lines[-LINES_SHOWN:]
+    return "\n".join([*shown, *summary.splitlines()[1:LINES_SHOWN]])
 
 
 def stop(number: int, _frame: FrameType | None) -> None:
