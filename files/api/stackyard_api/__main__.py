@@ -1,6 +1,7 @@
 """Runs the api: one worker, since a second replica is the way to more."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -45,6 +46,8 @@ def main() -> None:
         settings = Settings.from_environment()
     except SettingsError as error:
         sys.exit(f"stackyard api: {error}")
+    # Docker's DNS answers at once or never; more than a try would only hold a thread for longer.
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")
     logs.configure(settings.log_level, settings.log_format, settings.replica)
     Server(
         uvicorn.Config(

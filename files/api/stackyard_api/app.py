@@ -1,42 +1,113 @@
-"""The routes, and how they are tied together."""
+"""The operations, and how they are tied together."""
 
 import os
 import platform
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from stackyard_api import __version__
+from stackyard_api import __version__, logs
 from stackyard_api.cache import Cache
-from stackyard_api.config import LiveConfig
+from stackyard_api.config import Config, ConfigError, LiveConfig
 from stackyard_api.database import Database
-from stackyard_api.health import check
-from stackyard_api.items import LARGEST_ID, Items, not_found, parse_draft
+from stackyard_api.health import Dependency, Health, HealthCheck
+from stackyard_api.items import LARGEST_ID, Draft, Item, Items, Page, not_found, parse_draft
 from stackyard_api.middleware import Envelope
+from stackyard_api.openapi import Answer, Endpoint, Operation, Parameter, document, page
 from stackyard_api.problems import Problem, Unavailable, problem_response
 from stackyard_api.sessions import session_of, set_session
 from stackyard_api.settings import Settings
+from stackyard_api.topology import Node, Observer
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Headers = dict[str, str]
+
+LONGEST_SEARCH = 100
+VALID_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def _json(content: object, status: int = 200, **headers: str) -> Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(
-        msgspec.json.encode(content),
-        status,
-        {"Cache-Control": "no-store"} | named,
-        media_type="application/json",
-    )
+class Live(msgspec.Struct):
+    """The process answers."""
+
+    status: str
+
+
+class ConfigReport(msgspec.Struct):
+    """The configuration in use, since when, and what is wrong with the file, if anything."""
+
+    config: Config
+    loaded_at: datetime | None
+    error: ConfigError | None
+
+
+class Status(msgspec.Struct):
+    """The whole stack as this replica sees it, and the configuration in use."""
+
+    replica: str
+    gateway: Node
+    frontends: list[Node]
+    apis: list[Node]
+    database: Dependency
+    cache: Dependency
+    config: ConfigReport
+
+
+class Session(msgspec.Struct):
+    """How often this browser was here; null while the cache is away."""
+
+    visits: int | None
+
+
+class Whoami(msgspec.Struct):
+    """Which replica answers; times in seconds."""
+
+    replica: str
+    version: str
+    python: str
+    pid: int
+    started_at: datetime
+    uptime_seconds: float
+    request_id: str | None
+
+
+def _json(content: object, status: int = 200, headers: Headers | None = None) -> Response:
+    body = msgspec.json.encode(content)
+    shared = {"Cache-Control": "no-store"} | (headers or {})
+    return Response(body, status, shared, "application/json")
+
+
+def _tagged(request: Request, body: bytes, headers: Headers) -> Response:
+    """The body with its entity tag, or 304 where the client has it already."""
+    # To be kept, and to be asked about each time.
+    headers = {"Cache-Control": "no-cache"} | headers
+    given = request.headers.get("if-none-match")
+    if given is not None and (given.strip() == "*" or headers["ETag"] in _tags(given)):
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, "application/json")
+
+
+def _tags(header: str) -> list[str]:
+    # Weak ones count as well: nginx makes them so where it compresses.
+    return re.findall(r'"[^"]*"', header)
+
+
+def _expected(request: Request, number: int) -> list[int] | None:
+    """The versions of an item that If-Match names, None for any."""
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
+        return None
+    found = re.findall(rf'"{number}\.([1-9]\d{{0,17}})"', given)
+    return [int(version) for version in found]
 
 
 def _number(text: str, name: str, lowest: int, highest: int) -> int:
@@ -60,10 +131,12 @@ async def _json_body(request: Request) -> bytes:
     return await request.body()
 
 
-def _by_method(path: str, **endpoints: Endpoint) -> Route:
+def _by_method(path: str, endpoints: dict[str, Endpoint]) -> Route:
     # Routes of one path each would name only their own methods in a 405's Allow.
     async def dispatch(request: Request) -> Response:
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+        endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
+        request.scope["endpoint"] = endpoint
+        return await endpoint(request)
 
     return Route(path, dispatch, methods=list(endpoints))
 
@@ -73,15 +146,61 @@ def _prefix(request: Request) -> str:
     return "/api" if request.headers.get("x-forwarded-prefix") == "/api" else ""
 
 
+NUMBER = Parameter(
+    "number", "path", "The item's id.", {"type": "integer", "minimum": 0}, required=True
+)
+IF_MATCH = Parameter(
+    "If-Match", "header", "Do it only where the item still has this entity tag.", {"type": "string"}
+)
+IF_NONE_MATCH = Parameter(
+    "If-None-Match", "header", "304 where this is the entity tag still.", {"type": "string"}
+)
+LIMIT = Parameter(
+    "limit",
+    "query",
+    "Items at most; the configuration's page_size if left out.",
+    {"type": "integer", "minimum": 1, "maximum": 100},
+)
+AFTER = Parameter(
+    "after",
+    "query",
+    "From behind this item: `next` of the page before.",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
+)
+SEARCH = Parameter(
+    "q",
+    "query",
+    "Items whose name or note holds this, in upper or lower case.",
+    {"type": "string", "maxLength": LONGEST_SEARCH, "pattern": "^[^\\x00]*$"},
+)
+KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "Whoever repeats the request with the same key within a day gets the same item.",
+    {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
+)
+TAGGED = {"ETag": "The entity tag.", "X-Source": "Who answered: cache or database."}
+LISTED = {
+    "ETag": "The entity tag.",
+    "X-Source": "database; stale where the cache had to answer for it.",
+    "Age": "Seconds since the database gave this answer, where it is stale.",
+}
+
+
 class Api:
     """The endpoints, and what they share."""
 
     def __init__(self, settings: Settings) -> None:
+        """Take the settings; nothing is connected yet."""
         self._settings = settings
         self._config = LiveConfig(settings.config_file)
         self._database = Database(settings)
         self._cache = Cache(settings)
         self._items = Items(self._database, self._cache)
+        self._health = HealthCheck(self._database, self._cache)
+        self._observer = Observer(
+            (settings.frontend_host, settings.frontend_port), (settings.api_host, settings.port)
+        )
         self._started = time.monotonic()
         self._started_at = datetime.now(UTC)
 
@@ -94,42 +213,81 @@ class Api:
         await self._database.stop()
         await self._cache.stop()
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All that can be asked."""
+        item = {"ETag": "The entity tag."}
         return [
-            Route("/live", self.live),
-            Route("/health", self.health),
-            _by_method("/items", GET=self.list_items, POST=self.create_item),
-            _by_method(
-                "/items/{number:int}",
-                GET=self.read_item,
-                PUT=self.replace_item,
-                DELETE=self.delete_item,
-            ),
-            Route("/session", self.session),
-            Route("/config", self.show_config),
-            Route("/whoami", self.whoami),
-        ]
+            Operation("GET", "/live", self.live, {200: Answer(Live)}),
+            Operation("GET", "/health", self.health, {200: Answer(Health), 503: Answer(Health)}),
+            Operation("GET", "/status", self.status, {200: Answer(Status)}),
+            Operation("GET", "/items", self.list_items,
+                      {200: Answer(Page, headers=LISTED), 304: Answer(headers=LISTED)},
+                      parameters=[LIMIT, AFTER, SEARCH, IF_NONE_MATCH], problems=[422]),
+            Operation("POST", "/items", self.create_item,
+                      {201: Answer(Item, headers=item | {"Location": "The item's address."})},
+                      body=Draft, parameters=[KEY], problems=[400, 413, 415, 422]),
+            Operation("GET", "/items/{number:int}", self.read_item,
+                      {200: Answer(Item, headers=TAGGED), 304: Answer(headers=TAGGED)},
+                      parameters=[NUMBER, IF_NONE_MATCH], problems=[404]),
+            Operation("PUT", "/items/{number:int}", self.replace_item,
+                      {200: Answer(Item, headers=item)},
+                      body=Draft, parameters=[NUMBER, IF_MATCH],
+                      problems=[400, 404, 412, 413, 415, 422]),
+            Operation("DELETE", "/items/{number:int}", self.delete_item, {204: Answer()},
+                      parameters=[NUMBER, IF_MATCH], problems=[404, 412]),
+            Operation("GET", "/session", self.session, {200: Answer(Session)}),
+            Operation("GET", "/config", self.show_config, {200: Answer(ConfigReport)}),
+            Operation("GET", "/whoami", self.whoami, {200: Answer(Whoami)}),
+            Operation("GET", "/metrics", self.metrics, {200: Answer(media="text/plain")}),
+        ]  # fmt: skip
+
+    def routes(self) -> list[Route]:
+        """A route for each path, and the documentation where it is wanted."""
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for each in self.operations():
+            by_path.setdefault(each.path, {})[each.method] = each.endpoint
+        if self._settings.docs:
+            by_path |= {"/openapi.json": {"GET": self.openapi}, "/docs": {"GET": self.docs}}
+        return [_by_method(path, endpoints) for path, endpoints in by_path.items()]
 
     async def live(self, _request: Request) -> Response:
-        """The process answers; says nothing about database and cache."""
-        return _json({"status": "ok"})
+        """Whether the process answers; says nothing about database and cache."""
+        return _json(Live("ok"))
 
     async def health(self, _request: Request) -> Response:
-        """200 when database and cache answer, else 503 with the reason."""
-        healthy, database, cache = await check(self._database, self._cache)
+        """200 when database and cache answer, else 503 with the reason; within two seconds."""
+        database, cache = await self._health.look()
+        healthy = database.status == cache.status == "ok"
+        self._config.refresh()
         return _json(
-            {
-                "status": "ok" if healthy else "degraded",
-                "database": database,
-                "cache": cache,
-                "replica": self._settings.replica,
-            },
+            Health(
+                "ok" if healthy else "degraded",
+                database,
+                cache,
+                self._config.error,
+                self._settings.replica,
+            ),
             200 if healthy else 503,
         )
 
+    async def status(self, _request: Request) -> Response:
+        """The whole stack as this replica sees it, for the page; 200 whatever is wrong."""
+        database, cache = await self._health.look()
+        topology = await self._observer.look()
+        return _json(
+            Status(
+                self._settings.replica,
+                Node("gateway", "ok"),
+                topology.frontends,
+                topology.apis,
+                database,
+                cache,
+                self._config_report(),
+            )
+        )
+
     async def list_items(self, request: Request) -> Response:
-        """A page of items, newest first."""
+        """A page of items, newest first. Without a database, the last answer that it gave."""
         query = request.query_params
         limit = (
             _number(query["limit"], "limit", 1, 100)
@@ -137,57 +295,86 @@ class Api:
             else self._config.refresh().page_size
         )
         after = _number(query["after"], "after", 1, LARGEST_ID) if "after" in query else None
-        items, following = await self._items.page(limit, after)
-        return _json({"items": items, "next": following})
+        search = query.get("q", "")
+        if len(search) > LONGEST_SEARCH or "\0" in search:
+            raise Problem(422, f"q may hold {LONGEST_SEARCH} characters, and not U+0000.")
+        listing = await self._items.page(limit, after, search)
+        headers = {"ETag": listing.etag, "X-Source": listing.source}
+        if listing.source == "stale":
+            headers["Age"] = str(listing.age)
+        return _tagged(request, listing.body, headers)
 
     async def create_item(self, request: Request) -> Response:
         """Store a new item; its address is in the header Location."""
-        item = await self._items.create(parse_draft(await _json_body(request)))
-        return _json(item, 201, Location=f"{_prefix(request)}/items/{item.id}")
+        key = request.headers.get("idempotency-key")
+        if key is not None and not VALID_KEY.fullmatch(key):
+            raise Problem(422, "Idempotency-Key must have 1 to 128 visible ASCII characters.")
+        item = await self._items.create(parse_draft(await _json_body(request)), key)
+        location = f"{_prefix(request)}/items/{item.id}"
+        return _json(item, 201, {"Location": location, "ETag": item.etag})
 
     async def read_item(self, request: Request) -> Response:
-        """One item, and whether cache or database gave it."""
-        item, source = await self._items.read(_item_number(request))
-        return _json(msgspec.structs.asdict(item) | {"source": source}, X_Source=source)
+        """One item, from the cache or the database, as the header X-Source says."""
+        entity = await self._items.read(_item_number(request))
+        return _tagged(request, entity.body, {"ETag": entity.etag, "X-Source": entity.source})
 
     async def replace_item(self, request: Request) -> Response:
         """Give an item a new name and note."""
         number = _item_number(request)
-        return _json(await self._items.replace(number, parse_draft(await _json_body(request))))
+        draft = parse_draft(await _json_body(request))
+        item = await self._items.replace(number, draft, _expected(request, number))
+        return _json(item, headers={"ETag": item.etag})
 
     async def delete_item(self, request: Request) -> Response:
         """Remove an item."""
-        await self._items.delete(_item_number(request))
+        number = _item_number(request)
+        await self._items.delete(number, _expected(request, number))
         return Response(status_code=204)
 
     async def session(self, request: Request) -> Response:
-        """How often this browser was here; null while the cache is away."""
+        """Count a visit of this browser, known by its cookie."""
         try:
             session, visits = await self._cache.visit(session_of(request))
         except Unavailable:
-            return _json({"visits": None})
-        response = _json({"visits": visits})
+            return _json(Session(None))
+        response = _json(Session(visits))
         set_session(request, response, session, self._settings.session_ttl)
         return response
 
+    def _config_report(self) -> ConfigReport:
+        live = self._config
+        return ConfigReport(live.refresh(), live.loaded_at, live.error)
+
     async def show_config(self, _request: Request) -> Response:
         """The configuration in use, and what is wrong with the file, if anything."""
-        live = self._config
-        return _json({"config": live.refresh(), "loaded_at": live.loaded_at, "error": live.error})
+        return _json(self._config_report())
 
     async def whoami(self, request: Request) -> Response:
         """Which replica this is."""
         return _json(
-            {
-                "replica": self._settings.replica,
-                "version": __version__,
-                "python": platform.python_version(),
-                "pid": os.getpid(),
-                "started_at": self._started_at,
-                "uptime_seconds": round(time.monotonic() - self._started, 1),
-                "request_id": request.headers.get("x-request-id"),
-            }
+            Whoami(
+                self._settings.replica,
+                __version__,
+                platform.python_version(),
+                os.getpid(),
+                self._started_at,
+                round(time.monotonic() - self._started, 1),
+                request.headers.get("x-request-id"),
+            )
         )
+
+    async def metrics(self, _request: Request) -> Response:
+        """Counts, seconds and states of this replica, for Prometheus."""
+        return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """This api as an OpenAPI document."""
+        return _json(document(self.operations(), __version__, _prefix(request)))
+
+    async def docs(self, request: Request) -> Response:
+        """The same as a page to read."""
+        described = document(self.operations(), __version__, _prefix(request))
+        return HTMLResponse(page(described, "/style.css"))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -203,23 +390,29 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 async def _on_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return problem_response(error.status, error.detail, error.headers)
+    return problem_response(error.status, error.detail, error.headers, error.errors)
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
     return problem_response(503, f"The database cannot be used now: {error}.")
 
 
+async def _on_defect(_request: Request, _error: Exception) -> Response:
+    identity = logs.request_id.get()
+    return problem_response(500, f"A defect in the api; its log has more under {identity}.")
+
+
 def create_app(settings: Settings) -> ASGIApp:
     """The ASGI application; nothing is connected before its lifespan starts."""
     api = Api(settings)
     inner = Starlette(
-        routes=list(api.routes()),
+        routes=api.routes(),
         lifespan=api.lifespan,
         exception_handlers={
             HTTPException: _on_http,
             Problem: _on_problem,
             Unavailable: _on_unavailable,
+            Exception: _on_defect,
         },
     )
     # A slash too many is an unknown route, not a redirect to an address without /api.

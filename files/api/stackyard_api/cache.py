@@ -34,8 +34,18 @@ WHOLE = 1.0
 PAUSE = 1.0
 # Longer than the api takes over any database read.
 LEASE = 5
-# Marks that an item is being read from the database; no JSON begins like this.
+# Seconds that the last answer to a list is kept for the time without a database.
+KEPT_PAGE = 3600
+# What an entry begins with; anything else is an item: its version, a space, its JSON.
 LEASE_MARK = b"?"
+ABSENT = b"-"
+
+# Atomic, so that no reader ever sees what came too late.
+KEEP = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
 
 
 class _Credentials(CredentialProvider):
@@ -93,6 +103,7 @@ class Cache:
                 lib_version=None,
             )
         )
+        self._keep = self._redis.register_script(KEEP)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -105,33 +116,31 @@ class Cache:
         await self._call(self._redis.ping)
         self._resume_at = 0.0
 
-    async def item(self, number: int) -> tuple[bytes | None, bytes | None]:
-        """An item's JSON; when there is none, a lease to hand to `keep_item`.
+    async def claim_item(self, number: int) -> tuple[bytes | None, bytes | None]:
+        """An item's entry; when there is none, a lease to hand to `keep_item`.
 
-        Both are None when someone else is fetching the item already.
+        Both are None while somebody else has the lease: they fetch the item already.
         """
         await self._forget_stale()
-        key = f"item:{number}"
-        value = cast(bytes | None, await self._use(lambda: self._redis.get(key)))
-        if value is not None:
-            return (None, None) if value.startswith(LEASE_MARK) else (value, None)
         lease = LEASE_MARK + secrets.token_bytes(9)
-        granted = await self._use(lambda: self._redis.set(key, lease, nx=True, ex=LEASE))
-        return None, lease if granted else None
+        value = cast(
+            bytes | None,
+            await self._use(
+                lambda: self._redis.set(f"item:{number}", lease, nx=True, get=True, ex=LEASE)
+            ),
+        )
+        if value is None:
+            return None, lease
+        return (None, None) if value.startswith(LEASE_MARK) else (value, None)
 
     async def keep_item(self, number: int, value: bytes, lease: bytes) -> None:
         """Keep what was read from the database, unless the item changed meanwhile.
 
-        A write removes the lease with the entry, so the old value finds no key to
-        overwrite. Had another reader put a lease there since, the old value would
-        take its place: then the entry goes, and the next reader starts afresh.
+        A write removes the lease with the entry, and a lease is never given twice. So what was
+        read before the write finds a lease that is not its own, or none, and is not kept.
         """
-        key = f"item:{number}"
-        before = await self._use(
-            lambda: self._redis.set(key, value, xx=True, get=True, ex=self._ttl)
-        )
-        if before is not None and before != lease:
-            await self.forget_item(number)
+        arguments = [lease, value, self._ttl]
+        await self._use(lambda: self._keep(keys=[f"item:{number}"], args=arguments))
 
     async def forget_item(self, number: int) -> None:
         """Remove an item's entry: now, or before the cache is believed again."""
@@ -140,6 +149,15 @@ class Cache:
             self._stale[number] = object()
         with contextlib.suppress(Unavailable):
             await self._forget_stale()
+
+    async def keep_page(self, name: str, value: bytes) -> None:
+        """Keep the last answer to a list, for the time without a database."""
+        await self._use(lambda: self._redis.set(f"page:{name}", value, ex=KEPT_PAGE))
+
+    async def page(self, name: str) -> bytes | None:
+        """The last answer to a list, however old, or None."""
+        value = await self._use(lambda: self._redis.get(f"page:{name}"))
+        return cast(bytes | None, value)
 
     async def visit(self, session: str | None) -> tuple[str, int]:
         """Count a visit; return the session's id, a new one if it was unknown, and count."""

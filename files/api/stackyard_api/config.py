@@ -5,12 +5,13 @@ import os
 import re
 import time
 import tomllib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+
+from stackyard_api import metrics
 
 log = logging.getLogger("stackyard.config")
 
@@ -29,8 +30,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: dict[str, bool] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigError:
+class ConfigError(msgspec.Struct, frozen=True):
     """Why the file as it stands is not in use; the line is counted from 1, if known."""
 
     detail: str
@@ -84,6 +84,7 @@ class LiveConfig:
             log.info("config loaded")
             self.loaded_at = datetime.now(UTC)
         self.config, self.error = config, None
+        metrics.CONFIG.set(1)
         return None
 
     def _fail(self, detail: str, line: int | None) -> None:
@@ -91,6 +92,7 @@ class LiveConfig:
         if error != self.error:
             log.warning("config not usable, keeping the last good one: %s", detail)
         self.error = error
+        metrics.CONFIG.set(0)
 
 
 def _toml_error(message: str, text: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from stackyard_api.migrations import SchemaError, load, migrate
+from stackyard_api import schema
 from stackyard_api.problems import Unavailable
 from stackyard_api.settings import Settings, read_password
 
@@ -21,7 +21,8 @@ T = TypeVar("T")
 CONNECT = 1.5
 ACQUIRE = 1.5
 QUERY = 2.0
-MIGRATE = 30.0
+# Requests that may wait for a connection.
+QUEUE = 64
 
 # What means "not now" rather than "a defect here". RuntimeError's subclass
 # InterfaceError is what asyncpg raises on a connection that has just gone.
@@ -59,6 +60,10 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
 
 
+async def _keep_session(_connection: object) -> None:
+    pass
+
+
 class Database:
     """Connections to the database, whether it is there or not."""
 
@@ -69,12 +74,12 @@ class Database:
         self._tried = asyncio.Event()
         self._reason = "not connected yet"
         self._away = False
+        self._waiting = 0
         self.refusal = ""
-        self.schema_version = 0
 
     @property
     def connections(self) -> dict[str, int]:
-        """How many connections are open and how many of them are idle."""
+        """How many connections are open, how many of them are idle, and how many there may be."""
         pool = self._pool
         return {
             "open": pool.get_size() if pool else 0,
@@ -99,13 +104,20 @@ class Database:
                 self._pool.terminate()
 
     async def run(
-        self, work: Callable[[asyncpg.Connection], Awaitable[T]], *, repeatable: bool
+        self,
+        work: Callable[[asyncpg.Connection], Awaitable[T]],
+        *,
+        writes: bool = False,
+        repeatable: bool | None = None,
     ) -> T:
         """Do `work` on a connection within 3.5 s, or raise Unavailable.
 
-        Repeatable work (reads) gets a second try when its connection turns out to be
-        dead, as all pooled ones are after the database has restarted.
+        Repeatable work (reads, and writes that say so) gets a second try when its connection
+        turns out to be dead, as all pooled ones are after the database has restarted. At most
+        QUEUE wait for a connection; for more the database counts as busy.
         """
+        if repeatable is None:
+            repeatable = not writes
         try:
             try:
                 result = await self._once(work)
@@ -119,7 +131,7 @@ class Database:
             raise Unavailable("the schema is gone, creating it again") from error
         except AWAY as error:
             reason = explain(error)
-            if isinstance(error, asyncpg.DiskFullError) and not repeatable:
+            if isinstance(error, asyncpg.DiskFullError) and writes:
                 # Reads go on: the database is not away.
                 self._note_refusal(reason)
                 raise Unavailable(reason) from error
@@ -130,7 +142,7 @@ class Database:
         if self._away:
             log.info("database back")
         self._away = False
-        if not repeatable:
+        if writes:
             self._note_refusal("")
         return result
 
@@ -151,7 +163,13 @@ class Database:
         pool = self._pool
         if pool is None:
             raise Unavailable(self._reason)
-        connection = await pool.acquire(timeout=ACQUIRE)
+        if self._waiting >= QUEUE:
+            raise Unavailable(f"{QUEUE} requests wait for it already")
+        self._waiting += 1
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE)
+        finally:
+            self._waiting -= 1
         try:
             async with asyncio.timeout(QUERY):
                 return await work(connection)
@@ -176,14 +194,14 @@ class Database:
         while self._pool is None:
             delay = 0.5
             try:
-                self.schema_version = await self._migrate()
+                await self._bring_up_schema()
                 self._pool = await self._create_pool()
-            except SchemaError as error:
+            except schema.SchemaError as error:
                 reason, delay = str(error), 5.0
             except (*AWAY, asyncpg.PostgresError) as error:
                 reason = explain(error)
             else:
-                log.info("database ready, schema version %d", self.schema_version)
+                log.info("database ready, schema version %s", schema.NEEDED)
                 self._tried.set()
                 return
             self._tried.set()
@@ -192,11 +210,10 @@ class Database:
             self._reason = reason
             await asyncio.sleep(delay)
 
-    async def _migrate(self) -> int:
+    async def _bring_up_schema(self) -> None:
         connection = await asyncpg.connect(**self._where(), statement_cache_size=0)
         try:
-            async with asyncio.timeout(MIGRATE):
-                return await migrate(connection, load())
+            await schema.bring_up(connection)
         finally:
             connection.terminate()
 
@@ -206,6 +223,9 @@ class Database:
             min_size=1,
             max_size=self._settings.database_pool_size,
             max_inactive_connection_lifetime=60,
+            # No request leaves anything behind in its session: asyncpg's own reset would be one
+            # more question for each.
+            reset=_keep_session,
         )
         return await pool
 

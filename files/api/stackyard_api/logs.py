@@ -2,12 +2,20 @@
 
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import msgspec
 
 # What a log call may attach as `extra={"fields": {...}}`.
 FIELDS = "fields"
+# The id of the request that is being answered, on every line that is written meanwhile.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    identity = request_id.get()
+    return ({"request_id": identity} if identity else {}) | getattr(record, FIELDS, {})
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -30,7 +38,7 @@ class JsonFormatter(logging.Formatter):
             "replica": self._replica,
             "message": record.getMessage(),
         }
-        line |= getattr(record, FIELDS, {})
+        line |= _fields(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
@@ -41,9 +49,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
-        fields = getattr(record, FIELDS, {})
         line = f"{_moment(record)} {record.levelname:<7} {record.getMessage()}"
-        line += "".join(f" {name}={value}" for name, value in fields.items())
+        line += "".join(f" {name}={value}" for name, value in _fields(record).items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -1,21 +1,25 @@
-"""Around every request: its id, one log line, the replica's name, a bound, an answer."""
+"""Around every request: its id, one log line, the replica's name, bounds, an answer."""
 
 import logging
 import re
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stackyard_api import logs, metrics
 from stackyard_api.problems import problem_response
 
 log = logging.getLogger("stackyard.request")
 
 LARGEST_BODY = 64 * 1024
+# Requests that may be in flight in this replica: at 800 a second the last waits a third of one.
+IN_FLIGHT = 256
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Asked every few seconds by machines: worth a line only when they fail.
-QUIET = frozenset({"/live", "/health"})
+# Asked every few seconds by machines: worth a line only when they fail. Never refused: who is
+# busy is not ill.
+WATCHED = frozenset({"/live", "/health", "/status", "/metrics"})
 
 
 class _TooLarge(Exception):
@@ -26,8 +30,11 @@ class Envelope:
     """ASGI middleware; outside of everything, so that nothing leaves without it."""
 
     def __init__(self, app: ASGIApp, replica: str) -> None:
+        """Take the application, and the name under which this replica answers."""
         self._app = app
-        self._replica = replica
+        self._replica = replica.encode()
+        self._in_flight = 0
+        metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an exception becomes a log entry and a 500."""
@@ -38,7 +45,10 @@ class Envelope:
         start = time.perf_counter()
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
+        identity = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
+        logs.request_id.set(identity)
+        watched = scope["path"] in WATCHED
+        labels = [(b"x-replica", self._replica), (b"x-request-id", identity.encode())]
         status = 0
         received = 0
 
@@ -54,13 +64,19 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Replica"] = self._replica
-                out["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], *labels]
             await send(message)
 
         length = headers.get("content-length", "0")
+        self._in_flight += 1
         try:
+            if self._in_flight > IN_FLIGHT and not watched:
+                metrics.REFUSED.inc()
+                response = problem_response(
+                    503, f"This api has {IN_FLIGHT} requests to answer already; try again."
+                )
+                await response(scope, receive, labelled_send)
+                return
             if length.isdecimal() and int(length) > LARGEST_BODY:
                 raise _TooLarge
             await self._app(scope, bounded_receive, labelled_send)
@@ -71,24 +87,23 @@ class Envelope:
                 )
                 await response(scope, receive, labelled_send)
         except Exception:
-            log.exception("defect", extra={"fields": {"request_id": request_id}})
-            if not status:
-                response = problem_response(
-                    500, f"A defect in the api; its log has more under {request_id}."
-                )
-                await response(scope, receive, labelled_send)
+            # Starlette has answered it.
+            log.exception("defect")
         finally:
-            quiet = status == 200 and scope["path"] in QUIET
+            self._in_flight -= 1
+            took = time.perf_counter() - start
+            operation = getattr(scope.get("endpoint"), "__name__", "none")
+            metrics.REQUESTS.labels(scope["method"], operation, status).inc()
+            metrics.SECONDS.labels(operation).observe(took)
             log.log(
-                logging.DEBUG if quiet else logging.INFO,
+                logging.DEBUG if watched and status == 200 else logging.INFO,
                 "request",
                 extra={
                     "fields": {
-                        "request_id": request_id,
                         "method": scope["method"],
                         "path": scope["path"],
                         "status": status,
-                        "ms": round((time.perf_counter() - start) * 1000, 1),
+                        "ms": round(took * 1000, 1),
                     }
                 },
             )

@@ -1,20 +1,44 @@
 """Errors as application/problem+json (RFC 9457), with a detail of one line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
 from starlette.responses import Response
 
 
-class Problem(Exception):
-    """An error that the client is told about: status, one line of detail, headers."""
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field: its place in the body as a JSON pointer, and a sentence."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    pointer: str
+    detail: str
+
+
+class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the client gets. `type` is always about:blank: the title is the status's own."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: Sequence[FieldError] = ()
+
+
+class Problem(Exception):
+    """An error that the client is told about: status, one line of detail, headers, fields."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[FieldError] = (),
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
+        self.errors = errors
 
 
 class Unavailable(Exception):
@@ -22,15 +46,13 @@ class Unavailable(Exception):
 
 
 def problem_response(
-    status: int, detail: str, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[FieldError] = (),
 ) -> Response:
-    """The response for an error; a 503 also says when to come back."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
+    """The response for an error; a 503 also says when to come back, in seconds."""
+    body = ProblemBody("about:blank", HTTPStatus(status).phrase, status, detail, errors)
     extra = {"Cache-Control": "no-store"} | dict(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra.setdefault("Retry-After", "2")

@@ -17,6 +17,9 @@ class Settings:
 
     replica: str
     port: int
+    api_host: str
+    frontend_host: str
+    frontend_port: int
     database_host: str
     database_port: int
     database_name: str
@@ -32,6 +35,7 @@ class Settings:
     config_file: Path
     log_level: str
     log_format: str
+    docs: bool
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -55,6 +59,9 @@ class Settings:
         return cls(
             replica=socket.gethostname(),
             port=number("PORT", 8000, 1, 65535),
+            api_host=text("API_HOST", "api"),
+            frontend_host=text("FRONTEND_HOST", "frontend"),
+            frontend_port=number("FRONTEND_PORT", 8080, 1, 65535),
             database_host=text("DATABASE_HOST", "database"),
             database_port=number("DATABASE_PORT", 5432, 1, 65535),
             database_name=text("DATABASE_NAME", "stackyard"),
@@ -74,6 +81,7 @@ class Settings:
             config_file=Path(text("CONFIG_FILE", "/etc/stackyard/app.toml")),
             log_level=choice("LOG_LEVEL", "info", "info", "debug"),
             log_format=choice("LOG_FORMAT", "json", "json", "text"),
+            docs=choice("DOCS", "off", "off", "on") == "on",
         )
 
 

@@ -1,0 +1,113 @@
+"""Who is there: all frontends and apis that Docker's DNS knows, each asked for its health."""
+
+import asyncio
+import io
+import socket
+import time
+from http.client import HTTPMessage, parse_headers
+
+import msgspec
+
+from stackyard_api.flights import Flights
+
+# Seconds: for a name, for a replica's answer, and how long a look at all of them is good.
+NAME = 1.0
+ANSWER = 1.8
+FRESH = 0.5
+# What a frontend and an api call themselves in their answers.
+HEADERS = ("x-replica", "x-served-by")
+
+
+class Node(msgspec.Struct, omit_defaults=True):
+    """A replica: `ok`, `degraded`, `draining` or `away`, with milliseconds or the reason.
+
+    Its name is its container's; its address, as long as it has never answered.
+    """
+
+    name: str
+    status: str
+    ms: float | None = None
+    reason: str = ""
+
+
+class Topology(msgspec.Struct):
+    """All frontends and all apis, in the order of their names."""
+
+    frontends: list[Node]
+    apis: list[Node]
+
+
+class Observer:
+    """Looks at the neighbours on the network that frontends and apis share."""
+
+    def __init__(self, frontends: tuple[str, int], apis: tuple[str, int]) -> None:
+        """Take the names and ports under which all of a kind are found."""
+        self._kinds = (frontends, apis)
+        self._names: dict[str, str] = {}
+        self._looks: Flights[str, Topology] = Flights()
+        self._last: tuple[float, Topology] | None = None
+
+    async def look(self) -> Topology:
+        """Ask all of them at once, 2.8 s at most; a look half a second old will do."""
+        if self._last and time.monotonic() - self._last[0] < FRESH:
+            return self._last[1]
+        return await self._looks.share("", self._look)
+
+    async def _look(self) -> Topology:
+        # Those who waited for the look before this one.
+        if self._last and time.monotonic() - self._last[0] < FRESH:
+            return self._last[1]
+        frontends, apis = await asyncio.gather(*(self._all(*kind) for kind in self._kinds))
+        topology = Topology(frontends, apis)
+        self._last = time.monotonic(), topology
+        return topology
+
+    async def _all(self, name: str, port: int) -> list[Node]:
+        try:
+            async with asyncio.timeout(NAME):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    name, port, family=socket.AF_INET, type=socket.SOCK_STREAM
+                )
+        except (OSError, TimeoutError):
+            return []
+        addresses = {str(each[4][0]) for each in found}
+        nodes = await asyncio.gather(*(self._node(address, port) for address in addresses))
+        return sorted(nodes, key=lambda node: node.name)
+
+    async def _node(self, address: str, port: int) -> Node:
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(ANSWER):
+                status, headers, body = await _get(address, port, "/health")
+        except TimeoutError:
+            return Node(self._names.get(address, address), "away", reason="no answer in time")
+        except (OSError, ValueError) as error:
+            return Node(self._names.get(address, address), "away", reason=_reason(error))
+        name = next((headers[each] for each in HEADERS if headers[each]), address)
+        if len(self._names) > 1000:
+            self._names.clear()
+        self._names[address] = name
+        ms = round((time.perf_counter() - start) * 1000, 1)
+        if status == 200:
+            return Node(name, "ok", ms)
+        return Node(name, "draining" if body.startswith(b"draining") else "degraded", ms)
+
+
+async def _get(address: str, port: int, path: str) -> tuple[int, HTTPMessage, bytes]:
+    """Ask one replica and no other; HTTP/1.0, so that the connection's end is the answer's."""
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
+        answer = io.BytesIO(await reader.read(-1))
+    finally:
+        writer.close()
+    words = answer.readline().split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/"):
+        raise ValueError("its answer is no HTTP")
+    return int(words[1]), parse_headers(answer), answer.read()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection is refused"
+    return str(error) or type(error).__name__
