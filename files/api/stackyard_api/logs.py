@@ -1,9 +1,11 @@
 """One log line per event, as JSON or as text, on standard output."""
 
+import asyncio
 import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import TextIO
 
 import msgspec
 
@@ -56,10 +58,44 @@ class TextFormatter(logging.Formatter):
         return line
 
 
+class BatchingHandler(logging.StreamHandler[TextIO]):
+    """Writes what accumulated in a twentieth of a second at once.
+
+    A write for each line costs more than making the line, here and in the engine that reads it.
+    Without a running event loop, and for errors, it writes at once.
+    """
+
+    _waiting = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add the record's line, and see that it gets written."""
+        super().emit(record)
+        if record.levelno >= logging.ERROR:
+            self.stream.flush()
+
+    def flush(self) -> None:
+        """Write soon; emit asks for it after each line."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.stream.flush()
+            return
+        if not self._waiting:
+            self._waiting = True
+            loop.call_later(0.05, self._write)
+
+    def _write(self) -> None:
+        self._waiting = False
+        self.stream.flush()
+
+
 def configure(level: str, form: str, replica: str) -> None:
     """Send every logger to standard output; `form` is `json` or `text`."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = BatchingHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(replica) if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What no line shows need not be found out for each.
+    logging._srcfile = None  # type: ignore[attr-defined]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Only our own: the libraries' debug lines show what is sent, passwords included.
     logging.getLogger("stackyard").setLevel(level.upper())
