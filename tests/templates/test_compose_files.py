@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from ..drawing import NEEDS, NETWORKS, RESTART, SERVICES
-from .conftest import MIB
+from .conftest import MIB, ROOT
 
 if TYPE_CHECKING:
     from .conftest import Stack
@@ -26,7 +27,17 @@ SECRETS = {
 # What a service may be told at all. Anything else is a door that no check here watches.
 KEYS = {
     *("cap_drop", "command", "container_name", "depends_on", "deploy", "entrypoint"),
-    *("environment", "healthcheck", "image", "init", "networks", "ports", "read_only", "restart"),
+    *(
+        "environment",
+        "healthcheck",
+        "image",
+        "init",
+        "labels",
+        "networks",
+        "ports",
+        "read_only",
+        "restart",
+    ),
     *("secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user", "volumes"),
 }
 POSTGRESQL = {
@@ -123,7 +134,11 @@ def test_services_are_known_by_their_own_names_alone(stacks: list[Stack]) -> Non
             assert not any(service["networks"].values()), name
         environment = stack.services["api"]["environment"]
         hosts = {name: value for name, value in environment.items() if name.endswith("_HOST")}
-        assert hosts == {"DATABASE_HOST": "database", "CACHE_HOST": "cache"}
+        assert hosts == {
+            "API_HOST": f"api.{stack.model['name']}_frontend",
+            "DATABASE_HOST": "database",
+            "CACHE_HOST": "cache",
+        }
 
 
 def test_gateway_publishes_its_two_ports_where_it_was_told(stacks: list[Stack]) -> None:
@@ -271,6 +286,15 @@ def test_secrets_are_files_that_only_their_readers_have(stacks: list[Stack]) -> 
             assert secret["file"].endswith(f"/secrets/{name}"), name
 
 
+def test_other_rights_in_the_cache_make_another_container(stacks: list[Stack]) -> None:
+    """Redis reads them at its start, and their file is no part of what Compose compares."""
+    wiring = yaml.safe_load((ROOT / "playbooks/group_vars/all/stack_secrets.yml").read_text())
+    rights = sha256(wiring["stack__cache_users"].encode()).hexdigest()
+    for stack in stacks:
+        assert stack.services["cache"]["labels"] == {"stackyard.users": rights[:12]}
+        assert not any(s.get("labels") for n, s in stack.services.items() if n != "cache")
+
+
 def test_no_environment_variable_or_argument_holds_a_password(stacks: list[Stack]) -> None:
     for stack in stacks:
         for name, service in stack.services.items():
@@ -396,6 +420,12 @@ def test_dev_logs_more_than_prod(
         assert stack.flags(service).get(flag) == (quiet if stack.prod else verbose)
         level = stack.services["api"]["environment"]["LOG_LEVEL"]
         assert level == ("info" if stack.prod else "debug")
+
+
+def test_dev_alone_shows_the_apis_documentation(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        shown = stack.services["api"]["environment"].get("DOCS")
+        assert shown == (None if stack.prod else "on")
 
 
 def test_dev_changes_no_setting_of_prods_but_those_of_logs(dev: list[Stack]) -> None:
