@@ -27,18 +27,9 @@ SECRETS = {
 # What a service may be told at all. Anything else is a door that no check here watches.
 KEYS = {
     *("cap_drop", "command", "container_name", "depends_on", "deploy", "entrypoint"),
-    *(
-        "environment",
-        "healthcheck",
-        "image",
-        "init",
-        "labels",
-        "networks",
-        "ports",
-        "read_only",
-        "restart",
-    ),
-    *("secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user", "volumes"),
+    *("environment", "healthcheck", "image", "init", "labels", "networks", "ports", "read_only"),
+    *("restart", "secrets", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user"),
+    "volumes",
 }
 POSTGRESQL = {
     *("shared_buffers", "effective_cache_size", "work_mem", "hash_mem_multiplier"),
