@@ -1,5 +1,6 @@
 """The operations, and how they are tied together."""
 
+import asyncio
 import os
 import platform
 import re
@@ -37,9 +38,10 @@ VALID_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Live(msgspec.Struct):
-    """The process answers."""
+    """The process answers; `health` is what the last look said: ok, degraded or unknown."""
 
     status: str
+    health: str
 
 
 class ConfigReport(msgspec.Struct):
@@ -251,29 +253,24 @@ class Api:
         return [_by_method(path, endpoints) for path, endpoints in by_path.items()]
 
     async def live(self, _request: Request) -> Response:
-        """Whether the process answers; says nothing about database and cache."""
-        return _json(Live("ok"))
+        """The process answers, whatever database and cache do; asks neither."""
+        return _json(Live("ok", self._health.last))
 
     async def health(self, _request: Request) -> Response:
         """200 when database and cache answer, else 503 with the reason; within two seconds."""
         database, cache = await self._health.look()
-        healthy = database.status == cache.status == "ok"
+        health = self._health.last
         self._config.refresh()
         return _json(
-            Health(
-                "ok" if healthy else "degraded",
-                database,
-                cache,
-                self._config.error,
-                self._settings.replica,
-            ),
-            200 if healthy else 503,
+            Health(health, database, cache, self._config.error, self._settings.replica),
+            200 if health == "ok" else 503,
         )
 
     async def status(self, _request: Request) -> Response:
         """The whole stack as this replica sees it, for the page; 200 whatever is wrong."""
-        database, cache = await self._health.look()
-        topology = await self._observer.look()
+        (database, cache), topology = await asyncio.gather(
+            self._health.look(), self._observer.look()
+        )
         return _json(
             Status(
                 self._settings.replica,

@@ -51,12 +51,13 @@ async def _timed(check: Awaitable[object]) -> Dependency:
 
 
 class HealthCheck:
-    """Looks at database and cache, at most once at a time."""
+    """Looks at database and cache, at most once at a time; `last` says what came of it."""
 
     def __init__(self, database: Database, cache: Cache) -> None:
         self._database = database
         self._cache = cache
         self._looks: Flights[str, tuple[Dependency, Dependency]] = Flights()
+        self.last = "unknown"
 
     async def look(self) -> tuple[Dependency, Dependency]:
         """Ask database and cache at the same time, 1.6 s at most; those who ask then share it."""
@@ -70,6 +71,7 @@ class HealthCheck:
         database.connections = self._database.connections
         if self._database.refusal:
             database.last_write = f"refused: {self._database.refusal}"
+        self.last = "ok" if database.status == cache.status == "ok" else "degraded"
         metrics.DEPENDENCY.labels("database").set(database.status == "ok")
         metrics.DEPENDENCY.labels("cache").set(cache.status == "ok")
         for state, count in database.connections.items():

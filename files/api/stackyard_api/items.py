@@ -236,7 +236,13 @@ class Items:
         async def work(connection: asyncpg.Connection) -> asyncpg.Record | None:
             return await connection.fetchrow(f"SELECT {COLUMNS} FROM items WHERE id = $1", number)
 
-        row = await self._database.run(work)
+        try:
+            row = await self._database.run(work)
+        except Unavailable:
+            if lease is not None:
+                # Or those who ask next would wait for it.
+                await self._cache.forget_item(number)
+            raise
         item = Item(*row) if row else None
         body = msgspec.json.encode(item)
         if lease is not None:
