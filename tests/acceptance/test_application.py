@@ -176,7 +176,7 @@ def test_create_with_a_key_happens_once(stack: Stack) -> None:
         assert stack.sql(f"SELECT count(*) FROM items WHERE name = '{name}'") == [["1"]]
     finally:
         stack.send("DELETE", f"/api/items/{answers[0].json()['id']}")
-        stack.sql(f"DELETE FROM idempotency_keys WHERE key = 'acceptance-once'")
+        stack.sql("DELETE FROM idempotency_keys WHERE key = 'acceptance-once'")
 
 
 @pytest.mark.disruptive
