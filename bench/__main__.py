@@ -24,7 +24,7 @@ PARTS = {
     "unchanged": "make up again, with nothing to change",
     "recover": "time to healthy after docker compose down",
     "images": "image sizes",
-    "requests": "rate, latency and CPU time through the gateway",
+    "requests": "requests through the gateway, against a plain FastAPI app in the api's place",
 }
 
 
@@ -41,14 +41,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=2, help="pairs of cold runs (2)")
     parser.add_argument("--runs", type=int, default=5, help="pairs of unchanged runs (5)")
     parser.add_argument("--recoveries", type=int, default=3, help="times down and up (3)")
-    parser.add_argument("--seconds", type=int, default=10, help="length of each load (10)")
+    parser.add_argument("--seconds", type=int, default=4, help="length of each load (4)")
+    parser.add_argument("--load-pairs", type=int, default=3, help="pairs of loads (3)")
+    parser.add_argument("--api-image", help="load this image of the host's in the api's place")
     parser.add_argument("--json", type=Path, default=ROOT / "build/bench.json", help="result file")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - {*PARTS, "clean"}:
         parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}, clean")
-    for name in ("pairs", "runs", "recoveries", "seconds"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}: give a whole number from 1")
+    for name in ("pairs", "runs", "recoveries", "seconds", "load_pairs"):
+        value = getattr(options, name)
+        if value < 1:
+            option = name.replace("_", "-")
+            parser.error(f"--{option} is {value}: give a whole number from 1")
     return options
 
 
@@ -89,7 +93,9 @@ class Bench:
             "unchanged": lambda: unchanged.measure(machine, options.runs),
             "recover": lambda: recover.measure(machine, options.recoveries),
             "images": lambda: images.measure(machine),
-            "requests": lambda: requests.measure(machine, options.seconds),
+            "requests": lambda: requests.measure(
+                machine, options.seconds, options.load_pairs, options.api_image
+            ),
         }
         for name, measure in measures.items():
             if name not in self.parts:

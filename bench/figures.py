@@ -10,18 +10,21 @@ from typing import Any
 
 @dataclass
 class Figure:
-    """One measured value; a target is the most that it should be, in the same unit."""
+    """One measured value; its target, in the same unit, is the most or the least to be."""
 
     name: str
     value: float
     unit: str
     target: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def met(self) -> bool | None:
         """Whether the value is within its target; None where there is none."""
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
     def as_data(self) -> dict[str, Any]:
         """Return the figure for JSON."""
@@ -47,7 +50,8 @@ def table(figures: Sequence[Figure]) -> str:
     for figure in figures:
         target = ""
         if figure.target is not None:
-            target = f"{'met' if figure.met else 'MISSED'}, at most {shown(figure.target)}"
+            bound = "at least" if figure.at_least else "at most"
+            target = f"{'met' if figure.met else 'MISSED'}, {bound} {shown(figure.target)}"
         rows.append((figure.name, shown(figure.value), figure.unit, target, figure.note))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     aligned = ["<", ">", "<", "<", "<"]

@@ -43,16 +43,16 @@ def used_by(engine: Engine, container: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print a list with an entry for each running container."""
+def usage() -> list[dict[str, Any]]:
+    """Return an entry for each running container."""
     engine = Engine("localhost")
     containers = [
         container
         for container in engine.ask("/containers/json")
         if "com.docker.compose.service" in container["Labels"]
     ]
-    print(json.dumps([used_by(engine, container) for container in containers]))
+    return [used_by(engine, container) for container in containers]
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(usage()))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from bench.machine import CHECKOUT, USER, Machine, Timed
 from bench.shell import BenchError, Output
@@ -61,8 +59,3 @@ def sizes(machine: Machine) -> dict[str, int]:
     if missing := {"base", *SERVICES} - found.keys():
         raise BenchError(f"{machine.name} has no image for {', '.join(sorted(missing))}.")
     return found
-
-
-def usage(machine: Machine) -> list[dict[str, Any]]:
-    """Return service, cpu_ns (used so far) and memory_bytes of each of the stack's containers."""
-    return json.loads(machine.do("python3", f"{CHECKOUT}/bench/probe.py"))
