@@ -60,7 +60,7 @@ def test_each_server_asks_the_next_one_at_its_port() -> None:
     (api,) = re.findall(r"^EXPOSE (\d+)", text("files/api/Dockerfile"), re.M)
     asked = re.findall(r"frontend:(\d+)$", text("files/gateway/haproxy.cfg"), re.M)
     assert set(asked) == {frontend}
-    assert set(re.findall(r"\bapi:(\d+)", text("files/frontend/nginx.conf"))) == {api}
+    assert set(re.findall(r":(\d+) (?:max_fails|down)", text("files/frontend/serve"))) == {api}
 
 
 @pytest.mark.parametrize(("name", "setting"), [("database", "DATABASE"), ("cache", "CACHE")])
