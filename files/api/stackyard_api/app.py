@@ -1,6 +1,7 @@
 """The operations, and how they are tied together."""
 
 import asyncio
+import logging
 import os
 import platform
 import re
@@ -11,12 +12,11 @@ from datetime import UTC, datetime
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stackyard_api import __version__, logs
 from stackyard_api.cache import Cache
@@ -30,6 +30,8 @@ from stackyard_api.problems import Problem, Unavailable, problem_response
 from stackyard_api.sessions import session_of, set_session
 from stackyard_api.settings import Settings
 from stackyard_api.topology import Node, Observer
+
+log = logging.getLogger("stackyard.app")
 
 Headers = dict[str, str]
 
@@ -133,14 +135,22 @@ async def _json_body(request: Request) -> bytes:
     return await request.body()
 
 
-def _by_method(path: str, endpoints: dict[str, Endpoint]) -> Route:
-    # Routes of one path each would name only their own methods in a 405's Allow.
-    async def dispatch(request: Request) -> Response:
-        endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
-        request.scope["endpoint"] = endpoint
-        return await endpoint(request)
+class _Path:
+    """The endpoints of one path, by method, as an ASGI application.
 
-    return Route(path, dispatch, methods=list(endpoints))
+    A route for each would name only its own methods in a 405's Allow; and what Starlette puts
+    around a function as an endpoint would do once more what Envelope does.
+    """
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        endpoint = self._endpoints["GET" if request.method == "HEAD" else request.method]
+        scope["endpoint"] = endpoint
+        response = await endpoint(request)
+        await response(scope, receive, send)
 
 
 def _prefix(request: Request) -> str:
@@ -207,7 +217,7 @@ class Api:
         self._started_at = datetime.now(UTC)
 
     @asynccontextmanager
-    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _app: Router) -> AsyncIterator[None]:
         """Start without waiting for anyone; leave nothing behind."""
         self._config.refresh()
         self._database.start()
@@ -250,7 +260,10 @@ class Api:
             by_path.setdefault(each.path, {})[each.method] = each.endpoint
         if self._settings.docs:
             by_path |= {"/openapi.json": {"GET": self.openapi}, "/docs": {"GET": self.docs}}
-        return [_by_method(path, endpoints) for path, endpoints in by_path.items()]
+        return [
+            Route(path, _Path(endpoints), methods=list(endpoints))
+            for path, endpoints in by_path.items()
+        ]
 
     async def live(self, _request: Request) -> Response:
         """The process answers, whatever database and cache do; asks neither."""
@@ -374,27 +387,21 @@ class Api:
         return HTMLResponse(page(described, "/style.css"))
 
 
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    detail = error.detail
-    path = _prefix(request) + request.url.path
-    if error.status_code == 404:
-        detail = f"There is nothing at {path}."
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible at {path}."
-    return problem_response(error.status_code, detail, error.headers)
-
-
-async def _on_problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return problem_response(error.status, error.detail, error.headers, error.errors)
-
-
-async def _on_unavailable(_request: Request, error: Exception) -> Response:
-    return problem_response(503, f"The database cannot be used now: {error}.")
-
-
-async def _on_defect(_request: Request, _error: Exception) -> Response:
+def _answer_to(scope: Scope, error: Exception) -> Response:
+    """What the client gets in place of an error."""
+    if isinstance(error, Problem):
+        return problem_response(error.status, error.detail, error.headers, error.errors)
+    if isinstance(error, Unavailable):
+        return problem_response(503, f"The database cannot be used now: {error}.")
+    if isinstance(error, HTTPException):
+        request = Request(scope)
+        path = _prefix(request) + request.url.path
+        detail = {
+            404: f"There is nothing at {path}.",
+            405: f"{request.method} is not possible at {path}.",
+        }.get(error.status_code, error.detail)
+        return problem_response(error.status_code, detail, error.headers)
+    log.error("defect", exc_info=error)
     identity = logs.request_id.get()
     return problem_response(500, f"A defect in the api; its log has more under {identity}.")
 
@@ -402,16 +409,12 @@ async def _on_defect(_request: Request, _error: Exception) -> Response:
 def create_app(settings: Settings) -> ASGIApp:
     """The ASGI application; nothing is connected before its lifespan starts."""
     api = Api(settings)
-    inner = Starlette(
-        routes=api.routes(),
-        lifespan=api.lifespan,
-        exception_handlers={
-            HTTPException: _on_http,
-            Problem: _on_problem,
-            Unavailable: _on_unavailable,
-            Exception: _on_defect,
-        },
-    )
     # A slash too many is an unknown route, not a redirect to an address without /api.
-    inner.router.redirect_slashes = False
-    return Envelope(inner, settings.replica)
+    router = Router(api.routes(), redirect_slashes=False, lifespan=api.lifespan)
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        # Or the router would answer in plain text where there is no route.
+        scope["app"] = router
+        await router(scope, receive, send)
+
+    return Envelope(routed, _answer_to, settings.replica)

@@ -4,12 +4,14 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stackyard_api import logs, metrics
-from stackyard_api.problems import problem_response
+from stackyard_api.problems import Problem
 
 log = logging.getLogger("stackyard.request")
 
@@ -22,22 +24,25 @@ VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 WATCHED = frozenset({"/live", "/health", "/status", "/metrics"})
 
 
-class _TooLarge(Exception):
-    """The client sends more than LARGEST_BODY bytes."""
+def _too_large() -> Problem:
+    return Problem(413, "A request body may hold 64 KiB at most.", {"Connection": "close"})
 
 
 class Envelope:
     """ASGI middleware; outside of everything, so that nothing leaves without it."""
 
-    def __init__(self, app: ASGIApp, replica: str) -> None:
-        """Take the application, and the name under which this replica answers."""
+    def __init__(
+        self, app: ASGIApp, answer_to: Callable[[Scope, Exception], Response], replica: str
+    ) -> None:
+        """Take the application, what answers for its errors, and this replica's name."""
         self._app = app
+        self._answer_to = answer_to
         self._replica = replica.encode()
         self._in_flight = 0
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; an exception becomes a log entry and a 500."""
+        """Handle one request; an exception becomes an answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -57,7 +62,7 @@ class Envelope:
             message = await receive()
             received += len(message.get("body", b""))
             if received > LARGEST_BODY:
-                raise _TooLarge
+                raise _too_large()
             return message
 
         async def labelled_send(message: Message) -> None:
@@ -72,23 +77,17 @@ class Envelope:
         try:
             if self._in_flight > IN_FLIGHT and not watched:
                 metrics.REFUSED.inc()
-                response = problem_response(
+                raise Problem(
                     503, f"This api has {IN_FLIGHT} requests to answer already; try again."
                 )
-                await response(scope, receive, labelled_send)
-                return
             if length.isdecimal() and int(length) > LARGEST_BODY:
-                raise _TooLarge
+                raise _too_large()
             await self._app(scope, bounded_receive, labelled_send)
-        except _TooLarge:
-            if not status:
-                response = problem_response(
-                    413, "A request body may hold 64 KiB at most.", {"Connection": "close"}
-                )
-                await response(scope, receive, labelled_send)
-        except Exception:
-            # Starlette has answered it.
-            log.exception("defect")
+        except Exception as error:
+            if status:
+                # Too late for an answer: the client sees the connection's end.
+                raise
+            await self._answer_to(scope, error)(scope, receive, labelled_send)
         finally:
             self._in_flight -= 1
             took = time.perf_counter() - start
