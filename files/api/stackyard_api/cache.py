@@ -112,9 +112,10 @@ class Cache:
                 await self._redis.aclose(close_connection_pool=True)
 
     async def ping(self) -> None:
-        """Ask for a sign of life, also during the pause after a failure."""
+        """Ask for a sign of life, also in the pause after a failure, and make up for the latter."""
         await self._call(self._redis.ping)
         self._resume_at = 0.0
+        await self._forget_stale()
 
     async def claim_item(self, number: int) -> tuple[bytes | None, bytes | None]:
         """An item's entry; when there is none, a lease to hand to `keep_item`.

@@ -31,6 +31,7 @@ AWAY = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -39,7 +40,12 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 # After these nothing is known of what the server did with the last statement.
-LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
 
 
 def explain(error: BaseException) -> str:
@@ -180,6 +186,9 @@ class Database:
         finally:
             # The answer is in: trouble while tidying up must not turn it into an error.
             with contextlib.suppress(*AWAY):
+                if connection.is_closed():
+                    # By the server, just now: asyncpg would count its place as taken for good.
+                    connection.terminate()
                 await pool.release(connection, timeout=1)
 
     def _discard(self, reason: str) -> None:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 LARGEST_ID = 2**63 - 1
 LONGEST_NAME = 200
 LONGEST_NOTE = 2000
+NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
+WITHOUT_NUL = r"^[^\x00]*$"
 COLUMNS = "id, name, note, version, created_at, updated_at"
 
 # What LIKE gives a meaning.
@@ -38,8 +40,8 @@ LOOKS = 0.5
 class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client may say about an item. PostgreSQL has no way to keep U+0000."""
 
-    name: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME, pattern=r"^[^\0]*\S[^\0]*$")]
-    note: Annotated[str, msgspec.Meta(max_length=LONGEST_NOTE, pattern=r"^[^\0]*$")] | None = None
+    name: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME, pattern=NOT_BLANK)]
+    note: Annotated[str, msgspec.Meta(max_length=LONGEST_NOTE, pattern=WITHOUT_NUL)] | None = None
 
 
 # The same for people.
@@ -100,10 +102,12 @@ def parse_draft(body: bytes) -> Draft:
         draft = msgspec.json.decode(body, type=Draft)
     except msgspec.ValidationError as error:
         # msgspec names the field in its text, and only there.
-        named = re.search(r"`(?:\$\.)?(\w+)`$", str(error))
+        named = re.search(r"(?:at `\$\.|field `)(\w+)`$", str(error))
         field = named[1] if named else ""
-        detail = RULES.get(field, f"{error}.")
-        raise Problem(422, detail, errors=[FieldError(f"#/{field}", detail)]) from error
+        # The name of an unknown field may hold anything.
+        detail = RULES.get(field, " ".join(f"{error}.".split()))
+        pointer = f"#/{field}" if field else "#"
+        raise Problem(422, detail, errors=[FieldError(pointer, detail)]) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, f"The body is not valid JSON: {error}.") from error
     return Draft(draft.name.strip(), draft.note)

@@ -55,8 +55,11 @@ async def bring_up(connection: asyncpg.Connection) -> None:
         process.kill()
         raise
     if process.returncode != 0:
-        last = complaint.decode(errors="replace").strip().splitlines()[-1:]
-        raise SchemaError(f"migrating to {NEEDED} failed: {''.join(last)[:300]}")
+        # Behind it may be an address to read more at.
+        lines = [
+            line for line in complaint.decode(errors="replace").splitlines() if "Error" in line
+        ]
+        raise SchemaError(f"migrating to {NEEDED} failed: {''.join(lines[-1:])[:300]}")
     log.info("schema brought from version %s to %s", version or "none", NEEDED)
 
 
