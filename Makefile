@@ -29,7 +29,7 @@ ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q
 
 .PHONY: help
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ENV=dev, INVENTORY=path, SET='name=value ...', ARGS='more for ansible-playbook'"
 
@@ -59,7 +59,8 @@ lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell 
 	@$(BIN)/yamllint .
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/hadolint files/*/Dockerfile
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/hadolint files/*/Dockerfile bench/reference/Dockerfile
 	@$(BIN)/shellcheck $$(git ls-files --cached --others --exclude-standard | xargs grep -lE '^#!/(usr/)?bin/(env )?(ba)?sh')
 
 # A phase says when it starts and how long it took.
@@ -74,6 +75,7 @@ test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at 
 	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/modules)
 	$(call phase,templates,$(BIN)/pytest -q tests/templates)
 	$(call phase,images,$(ROOT_PYTEST) tests/images)
+	$(call phase,api,$(ROOT_PYTEST) tests/api)
 	$(call phase,scenarios,$(SCENARIOS))
 
 .PHONY: test-fast
@@ -97,6 +99,10 @@ mutate: $(VENV)/test-ready ## Break each promise on purpose, and see its check f
 	@$(MAKE) up $(THIS_MACHINE)
 	@status=0; $(SUDO_AS_IS) $(BIN)/python -m tests.mutation || status=$$?; \
 	  $(MAKE) destroy $(THIS_MACHINE) CONFIRM=stackyard-test; exit $$status
+
+.PHONY: bench-requests
+bench-requests: ## Measure requests through the gateway, against a plain FastAPI app
+	@$(MAKE) bench PARTS=requests
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure, on bare machines in containers: PARTS='cold unchanged recover images requests'

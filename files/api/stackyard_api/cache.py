@@ -93,7 +93,8 @@ class Cache:
                 port=settings.cache_port,
                 credential_provider=_Credentials(settings),
                 max_connections=16,
-                timeout=ANSWER,
+                # Annotated as whole seconds, and any will do.
+                timeout=ANSWER,  # type: ignore[arg-type]
                 socket_timeout=ANSWER,
                 socket_connect_timeout=ANSWER,
                 # One more try, for a connection that died unnoticed; none after a timeout.

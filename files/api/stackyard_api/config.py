@@ -78,8 +78,13 @@ class LiveConfig:
             return self._fail("not UTF-8 text", line)
         except tomllib.TOMLDecodeError as error:
             return self._fail(*_toml_error(str(error), text))
+        except RecursionError:
+            return self._fail("nested too deeply", None)
         except msgspec.ValidationError as error:
             return self._fail(str(error), _line_of(str(error), text))
+        except ValueError as error:
+            # Python's own bound on the digits of a number.
+            return self._fail(str(error).partition(";")[0], None)
         if config != self.config or self.error or self.loaded_at is None:
             log.info("config loaded")
             self.loaded_at = datetime.now(UTC)

@@ -140,10 +140,11 @@ class Items:
             arguments.append(f"%{SPECIAL.sub(NOT_SPECIAL, search)}%")
 
         async def work(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(
+            rows: list[asyncpg.Record] = await connection.fetch(
                 f"SELECT {COLUMNS} FROM items WHERE id < $1 {condition} ORDER BY id DESC LIMIT $2",
                 *arguments,
             )
+            return rows
 
         name = f"{limit}:{arguments[0]}:{search}"
         try:

@@ -95,7 +95,7 @@ def configure(level: str, form: str, replica: str) -> None:
     handler.setFormatter(JsonFormatter(replica) if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # What no line shows need not be found out for each.
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Only our own: the libraries' debug lines show what is sent, passwords included.
     logging.getLogger("stackyard").setLevel(level.upper())
