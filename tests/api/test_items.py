@@ -507,7 +507,8 @@ async def test_reads_survive_the_end_of_all_connections(
     for turn in range(5):
         await asyncio.gather(*(two.items.page(10, None, f"{turn} {n}") for n in range(8)))
         await admin.execute(OTHERS_CONNECTIONS)
-        await asyncio.gather(*(two.items.page(10, None, f"{turn} {n}") for n in range(20)))
+        pages = (two.items.page(10, None, f"{turn} {n}") for n in range(20))
+        assert {each.source for each in await asyncio.gather(*pages)} == {"database"}
     assert await seen(one, item.id) == 1
 
 
@@ -649,7 +650,8 @@ async def test_new_database_password_is_used_by_new_connections(
     async def ask() -> None:
         nonlocal answered
         while not stop.is_set():
-            await one.items.page(10, None, "")
+            # Without a database the cache would answer.
+            assert (await one.items.page(10, None, "")).source == "database"
             answered += 1
 
     await one.items.page(10, None, "")
