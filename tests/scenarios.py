@@ -29,7 +29,15 @@ LOGS = ROOT / "build/scenarios"
 # The machines' names stand in molecule/resources/vars/machines.yml. The longest set comes first.
 SETS = {
     "debian12": ["provision", "health", "secrets", "development", "refusals"],
-    "debian13": ["provision", "isolation", "scaling", "storage", "limits", "interrupted"],
+    "debian13": [
+        "provision",
+        "isolation",
+        "scaling",
+        "storage",
+        "limits",
+        "interrupted",
+        "browser",
+    ],
     "newcomer": ["newcomer"],
 }
 SIDE_BY_SIDE = 2

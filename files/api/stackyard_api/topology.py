@@ -44,7 +44,8 @@ class Observer:
         """Take the names and ports under which all of a kind are found."""
         # Of an api, what it found last: a look of its own takes longer than anyone waits here.
         self._kinds = ((*frontends, "/health"), (*apis, "/live"))
-        self._names: dict[str, str] = {}
+        # By kind and address: what one leaves, another kind may get.
+        self._names: dict[tuple[str, str], str] = {}
         self._looks: Flights[str, Topology] = Flights()
         self._last: tuple[float, Topology] | None = None
 
@@ -72,22 +73,25 @@ class Observer:
         except (OSError, TimeoutError):
             return []
         addresses = {str(each[4][0]) for each in found}
-        nodes = await asyncio.gather(*(self._node(address, port, path) for address in addresses))
+        for known in [key for key in self._names if key[0] == name and key[1] not in addresses]:
+            del self._names[known]
+        nodes = await asyncio.gather(
+            *(self._node((name, address), port, path) for address in addresses)
+        )
         return sorted(nodes, key=lambda node: node.name)
 
-    async def _node(self, address: str, port: int, path: str) -> Node:
+    async def _node(self, key: tuple[str, str], port: int, path: str) -> Node:
+        _, address = key
         start = time.perf_counter()
         try:
             async with asyncio.timeout(ANSWER):
                 status, headers, body = await _get(address, port, path)
         except TimeoutError:
-            return Node(self._names.get(address, address), "away", reason="no answer in time")
+            return Node(self._names.get(key, address), "away", reason="no answer in time")
         except (OSError, ValueError) as error:
-            return Node(self._names.get(address, address), "away", reason=_reason(error))
+            return Node(self._names.get(key, address), "away", reason=_reason(error))
         name = next((headers[each] for each in HEADERS if headers[each]), address)
-        if len(self._names) > 1000:
-            self._names.clear()
-        self._names[address] = name
+        self._names[key] = name
         ms = round((time.perf_counter() - start) * 1000, 1)
         if body.startswith(b"draining"):
             return Node(name, "draining", ms)
