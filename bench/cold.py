@@ -16,7 +16,7 @@ from bench.machine import CHECKOUT, Machine, Timed, bare_machine
 from bench.shell import say
 from bench.stack import STACK, make_up, sizes, steps
 
-# Times the plain script's; from the issue.
+# Times the plain script's.
 TARGET_RATIO = 1.3
 # Both should have built the same; a larger share apart says that they did not.
 TOLERANCE = 0.01

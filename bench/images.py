@@ -9,7 +9,7 @@ from bench.figures import Figure
 from bench.machine import Machine
 from bench.stack import SERVICES, sizes
 
-# Megabytes (powers of ten) of the five together, shared layers counted once; from the issue.
+# Megabytes (powers of ten) of the five together, shared layers counted once.
 TARGET_MEGABYTES = 500
 
 

@@ -20,15 +20,15 @@ from bench.figures import Figure, median_of, shown
 from bench.machine import CHECKOUT, Machine
 from bench.shell import BenchError, say
 
-# By kind: times the reference's requests per CPU-second, from the issue.
+# By kind: times the reference's requests per CPU-second.
 TARGETS = {"cached read": 2.0, "uncached read": 1.5, "write": 1.5, "page": 1.5}
-# Milliseconds, at half of the rate that saturates; from the issue.
+# Milliseconds, at half of the rate that saturates.
 TARGET_P99 = 50
-# Times the rate of one api; from the issue, for machines that have the cores: two for the apis, as
-# much for gateway and frontends, one for the load and one for the rest.
+# Times the rate of one api, on machines that have the cores: two for the apis, as much for gateway
+# and frontends, one for the load and one for the rest.
 TARGET_SCALING = 1.8
 CORES_TO_SCALE = 6
-# Milliseconds until the answer that there is no room: "quick" in the issue, which gives no number.
+# Milliseconds until the answer that there is no room.
 TARGET_REFUSAL_P99 = 1000
 # Seconds until a rate that is half of saturation is served again as before.
 TARGET_RECOVERY = 5

@@ -9,7 +9,7 @@ from bench.machine import CHECKOUT, USER, Machine
 from bench.shell import say
 from bench.stack import STACK, changed, make_up, steps
 
-# Times the baseline; from the issue.
+# Times the baseline.
 TARGET_RATIO = 3.0
 
 

@@ -1,4 +1,7 @@
-"""Redis: items for a while, and sessions. All of it may be lost at any time."""
+"""Redis: items for a while, and sessions. All of it may be lost at any time.
+
+Leases on items are those of Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), 3.2.1.
+"""
 
 import asyncio
 import contextlib

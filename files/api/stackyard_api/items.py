@@ -172,6 +172,7 @@ class Items:
     async def create(self, draft: Draft, key: str | None) -> Item:
         """Store a new item; with a key, once, however often it is asked for within a day.
 
+        The key is that of draft-ietf-httpapi-idempotency-key-header.
         Problem 422 where the key came with another draft before.
         """
 
@@ -272,7 +273,7 @@ class Items:
         return None, None
 
     async def replace(self, number: int, draft: Draft, expected: list[int] | None) -> Item:
-        """Give an item a new name and note; Problem 404, or 412 for another version.
+        """Give an item a new name and note; Problem 404, or 412 for another version (RFC 9110).
 
         `expected` has the versions that may be replaced, None means any.
         """
