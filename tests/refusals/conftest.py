@@ -50,9 +50,12 @@ files -printf '%p %M %U:%G %s %t %l\n'
 files -type f -exec sha256sum {} +
 docker ps --all --quiet --no-trunc | xargs --no-run-if-empty docker inspect --format \
   '{{.Name}} {{.Id}} {{.Image}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}'
-docker volume ls --format 'volume {{.Name}}'
-docker network ls --no-trunc --format 'network {{.Name}} {{.ID}}'
-docker image ls --all --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}'
+# What was made in the same second is listed in any order.
+{
+  docker volume ls --format 'volume {{.Name}}'
+  docker network ls --no-trunc --format 'network {{.Name}} {{.ID}}'
+  docker image ls --all --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}'
+} | sort
 """
 
 # In a mount namespace: puts a copy of a directory in its place, to be spoilt.
