@@ -196,9 +196,13 @@ async def test_search_takes_what_a_browser_sends(api: Server, search: str) -> No
     ("GET", "/items/x", None, {}, 404),
     ("GET", "/items/-1", None, {}, 404),
     ("GET", "/items/99999999999999999999999", None, {}, 404),
+    # More digits than Python makes a number of.
+    ("GET", f"/items/{'9' * 5000}", None, {}, 404),
     ("GET", f"/items/{2**63 - 1}", None, {}, 404),
     ("GET", f"/items/{2**63}", None, {}, 404),
     ("GET", "/items?limit=0", None, {}, 422),
+    ("GET", f"/items?after={1:020}{'9' * 20}", None, {}, 422),
+    ("GET", f"/items?after={1:020}{'9' * 5000}", None, {}, 422),
     ("GET", "/items?limit=101", None, {}, 422),
     ("GET", "/items?limit=%C2%B2", None, {}, 422),
     ("GET", "/items?after=x", None, {}, 422),

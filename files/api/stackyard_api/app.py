@@ -114,14 +114,22 @@ def _expected(request: Request, number: int) -> list[int] | None:
     return [int(version) for version in found]
 
 
+def _decimal(text: str) -> int | None:
+    """The number that the text is, None where it is none or has more digits than any may have."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+
+
 def _number(text: str, name: str, lowest: int, highest: int) -> int:
-    if not (text.isascii() and text.isdecimal() and lowest <= int(text[:20]) <= highest):
+    number = _decimal(text)
+    if number is None or not lowest <= number <= highest:
         raise Problem(422, f"{name} must be a number from {lowest} to {highest}.")
-    return int(text)
+    return number
 
 
 def _item_number(request: Request) -> int:
-    number: int = request.path_params["number"]
+    number = _decimal(request.path_params["number"])
+    if number is None:
+        raise HTTPException(404)
     if number > LARGEST_ID:
         raise not_found(number)
     return number
@@ -238,14 +246,14 @@ class Api:
             Operation("POST", "/items", self.create_item,
                       {201: Answer(Item, headers=item | {"Location": "The item's address."})},
                       body=Draft, parameters=[KEY], problems=[400, 413, 415, 422]),
-            Operation("GET", "/items/{number:int}", self.read_item,
+            Operation("GET", "/items/{number}", self.read_item,
                       {200: Answer(Item, headers=TAGGED), 304: Answer(headers=TAGGED)},
                       parameters=[NUMBER, IF_NONE_MATCH], problems=[404]),
-            Operation("PUT", "/items/{number:int}", self.replace_item,
+            Operation("PUT", "/items/{number}", self.replace_item,
                       {200: Answer(Item, headers=item)},
                       body=Draft, parameters=[NUMBER, IF_MATCH],
                       problems=[400, 404, 412, 413, 415, 422]),
-            Operation("DELETE", "/items/{number:int}", self.delete_item, {204: Answer()},
+            Operation("DELETE", "/items/{number}", self.delete_item, {204: Answer()},
                       parameters=[NUMBER, IF_MATCH], problems=[404, 412]),
             Operation("GET", "/session", self.session, {200: Answer(Session)}),
             Operation("GET", "/config", self.show_config, {200: Answer(ConfigReport)}),

@@ -73,8 +73,7 @@ def document(operations: Sequence[Operation], version: str, prefix: str) -> Sche
     schema = dict(zip(named, schemas, strict=True))
     paths: Schema = {}
     for each in operations:
-        path = each.path.replace(":int}", "}")
-        paths.setdefault(path, {})[each.method.lower()] = _operation(each, schema)
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Stackyard's api", "version": version},
