@@ -37,9 +37,21 @@ help: ## List the verbs
 up: $(VENV)/ready ## Turn the lab machines into ones with a healthy stack
 	$(PLAY) site.yml -e env=$(ENV) $(ARGS)
 
-.PHONY: check
-check: $(VENV)/ready ## Show what up would change, and change nothing
+.PHONY: plan
+plan: $(VENV)/ready ## Show what up would change, and what drifted; change nothing
 	$(PLAY) site.yml -e env=$(ENV) --check --diff $(ARGS)
+
+.PHONY: releases
+releases: $(VENV)/ready ## List what was deployed: when, by whom, from which commit
+	$(PLAY) playbooks/releases.yml $(ARGS)
+
+.PHONY: rollback
+rollback: $(VENV)/ready ## Go back to the release before, or to RELEASE=ID
+	$(PLAY) playbooks/rollback.yml $(RELEASE:%=-e release=%) $(ARGS)
+
+.PHONY: maintenance
+maintenance: $(VENV)/ready ## Answer with a page that says so: ON=1, and ON=0 ends it
+	$(PLAY) playbooks/maintenance.yml -e on=$(ON) $(ARGS)
 
 .PHONY: down
 down: $(VENV)/ready ## Stop the stack and keep its data

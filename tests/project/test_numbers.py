@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 
 from .conftest import ROOT, read_yaml
 
@@ -25,6 +24,9 @@ def service(name: str) -> str:
     return found[1]
 
 
+HAPROXY = "roles/stack_compose/templates/config/gateway/haproxy.cfg.j2"
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_uid_of_an_image_is_the_one_that_the_stack_starts_it_as(name: str) -> None:
     dockerfile = text(f"files/{name}/Dockerfile")
@@ -37,7 +39,7 @@ def test_uid_of_an_image_is_the_one_that_the_stack_starts_it_as(name: str) -> No
 
 
 @pytest.mark.parametrize(("name", "path", "pattern"), [
-    ("gateway", "files/gateway/haproxy.cfg", r"^    bind :(\d+)"),
+    ("gateway", HAPROXY, r"^    bind :(\d+)"),
     ("frontend", "files/frontend/nginx.conf", r"^\s+listen (\d+)"),
     ("api", "files/api/stackyard_api/settings.py", r'number\("PORT", (\d+)'),
 ])  # fmt: skip
@@ -51,14 +53,14 @@ def test_ports_of_a_server_are_those_that_its_image_and_health_check_name(
 
 
 def test_gateway_publishes_the_ports_that_it_listens_on() -> None:
-    ports = re.findall(r"^    bind :(\d+)", text("files/gateway/haproxy.cfg"), re.M)
+    ports = re.findall(r"^    bind :(\d+)", text(HAPROXY), re.M)
     assert re.findall(r'_port \}\}:(\d+)"', service("gateway")) == ports
 
 
 def test_each_server_asks_the_next_one_at_its_port() -> None:
     (frontend,) = re.findall(r"^EXPOSE (\d+)", text("files/frontend/Dockerfile"), re.M)
     (api,) = re.findall(r"^EXPOSE (\d+)", text("files/api/Dockerfile"), re.M)
-    asked = re.findall(r"frontend:(\d+)$", text("files/gateway/haproxy.cfg"), re.M)
+    asked = re.findall(r"frontend:(\d+)$", text(HAPROXY), re.M)
     assert set(asked) == {frontend}
     assert set(re.findall(r":(\d+) (?:max_fails|down)", text("files/frontend/serve"))) == {api}
 
@@ -86,18 +88,6 @@ def test_api_reads_the_settings_that_the_stack_gives() -> None:
         )
     )
     assert given <= known
-
-
-def test_gateways_own_number_of_slots_is_the_roles_default() -> None:
-    maximum = yaml.safe_load(text("roles/stack_compose/defaults/main.yml"))[
-        "stack_compose_maximum_replicas"
-    ]
-    assert set(
-        re.findall(
-            r"FRONTEND_SLOTS[-=](\d+)",
-            text("files/gateway/haproxy.cfg") + text("files/gateway/Dockerfile"),
-        )
-    ) == {str(maximum)}
 
 
 def test_secrets_of_the_compose_file_are_the_files_that_are_made() -> None:

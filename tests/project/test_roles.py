@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .conftest import ROLES, ROOT, read_yaml, role_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What a role hands to the next on purpose; DESIGN calls it a fact with a name.
 WIRING = ROOT / "playbooks" / "group_vars" / "all"
@@ -90,12 +93,22 @@ def test_wiring_has_a_file_for_each_role_and_one_for_what_they_share() -> None:
     assert {path.stem for path in WIRING.glob("*.yml")} == {*ROLES, "stack"}
 
 
+def imported(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each role that tasks import as a whole, with its tags."""
+    for task in tasks:
+        role = task.get("ansible.builtin.import_role", {"tasks_from": ""})
+        if "tasks_from" not in role:
+            yield role["name"], task.get("tags", [])
+        yield from imported(task.get("block", []))
+
+
 def test_tags_of_the_plays_are_the_roles_names() -> None:
     tags = {}
-    for path in (ROOT / "playbooks").glob("*.yml"):
-        for play in read_yaml(path):
+    for name in ("provision", "deploy"):
+        for play in read_yaml(ROOT / "playbooks" / f"{name}.yml"):
             for role in play.get("roles", []):
                 tags[role["role"]] = role["tags"]
+            tags |= dict(imported(play.get("tasks", [])))
     assert tags == {role: [role] for role in ROLES}
 
 

@@ -191,13 +191,16 @@ class Renderer:
             wiring |= self.read(path)
         self.lower = self.defaults | wiring
         self.higher = self.read(ROLE / "vars" / "main.yml")
-        (self.task,) = [
-            task for task in self.read(ROLE / "tasks" / "main.yml") if "file_tree" in task
-        ]
+        self.text_task, self.tree_task = self.read(ROLE / "tasks" / "main.yml")
 
     def read(self, path: Path) -> Any:
         """Return the file's data, its templates still to be rendered."""
         return self.loader.load_from_file(str(path), trusted_as_template=True)
+
+    def template(self, task: dict[str, Any], module: str, variables: dict[str, Any]) -> Any:
+        """Return the arguments of a task, every value final."""
+        templar = Templar(loader=self.loader, variables={**variables, **task["vars"]})
+        return templar.template(task[module])
 
     def render(self, combination: Combination) -> Stack:
         """Return the project that the role would write, every value final."""
@@ -213,15 +216,10 @@ class Renderer:
                 **IMAGES[combination.images],
             },
         }
-        variables = {
-            **self.lower,
-            **self.higher,
-            **self.task["vars"],
-            **given,
-            **combination.settings(),
-        }
-        templar = Templar(loader=self.loader, variables=variables)
-        tree = templar.template(self.task["file_tree"])
+        variables = {**self.lower, **self.higher, **given, **combination.settings()}
+        facts = self.template(self.text_task, "ansible.builtin.set_fact", variables)
+        variables |= facts
+        tree = self.template(self.tree_task, "file_tree", variables)
         directory = Path(variables.get("stack_dir", "/opt/stackyard"))
         files = {
             str(Path(entry["path"]).relative_to(directory)): (entry["content"], entry["mode"])

@@ -85,7 +85,7 @@ def test_every_file_says_who_manages_it_except_the_one_that_people_edit(
     for stack in stacks:
         for name, (content, _) in stack.files.items():
             managed = "Ansible managed" in "".join(content.splitlines(True)[:2])
-            assert managed == (name != "config/api/app.toml"), name
+            assert managed == (name not in stack.kept), name
 
 
 def test_only_ingress_and_the_debug_networks_are_not_internal(stacks: list[Stack]) -> None:
@@ -302,7 +302,7 @@ def test_config_is_mounted_as_a_directory_and_read_only(stacks: list[Stack]) -> 
     for stack in stacks:
         mounts = [v for s in stack.services.values() for v in s.get("volumes", [])]
         binds = {mount["source"]: mount for mount in mounts if mount["type"] == "bind"}
-        assert {source.rsplit("/config/")[1] for source in binds} == {"api", "database"}
+        assert {source.rsplit("/config/")[1] for source in binds} == {"api", "database", "gateway"}
         for mount in binds.values():
             assert mount["read_only"] is True
             # A missing directory is an error to see, not one to make as root.
@@ -320,9 +320,13 @@ def test_database_is_on_a_named_volume(stacks: list[Stack]) -> None:
         assert name == f"{stack.model['name']}_database-data"
 
 
-def test_app_config_alone_is_left_as_people_edited_it(stacks: list[Stack]) -> None:
+def test_what_people_edit_is_left_as_it_is(stacks: list[Stack]) -> None:
     for stack in stacks:
-        assert stack.kept == {"config/api/app.toml"}
+        assert stack.kept == {
+            "config/api/app.toml",
+            "config/gateway/maintenance",
+            "config/gateway/maintenance.html",
+        }
 
 
 def test_cache_keeps_its_data_on_tmpfs(stacks: list[Stack]) -> None:
@@ -395,8 +399,21 @@ def test_redis_lives_within_its_memory_and_forgets_when_full(stacks: list[Stack]
 
 def test_gateway_has_room_for_as_many_frontends_as_may_be(stacks: list[Stack]) -> None:
     for stack in stacks:
-        slots = int(stack.services["gateway"]["environment"]["FRONTEND_SLOTS"])
-        assert slots >= stack.services["frontend"]["deploy"]["replicas"]
+        config = stack.files["config/gateway/haproxy.cfg"][0]
+        slots = [int(count) for count in re.findall(r"server-template frontend (\d+)", config)]
+        # And for the one more of a rolling update.
+        assert len(slots) == 2
+        assert min(slots) > stack.services["frontend"]["deploy"]["replicas"]
+
+
+def test_gateways_configuration_is_named_by_its_text(stacks: list[Stack]) -> None:
+    names = {}
+    for stack in stacks:
+        config = stack.files["config/gateway/haproxy.cfg"][0]
+        (name,) = re.findall(r'string "(\w+)" if \{ path /loaded \}', config)
+        names.setdefault(name, config.replace(name, ""))
+        assert names[name] == config.replace(name, "")
+    assert len(names) == len(set(names.values()))
 
 
 @pytest.mark.parametrize(("service", "flag", "quiet", "verbose"), [
@@ -461,6 +478,7 @@ def test_directories_are_roots_to_write_and_the_stacks_own_is_hidden(stacks: lis
             "config": "0755",
             "config/api": "0755",
             "config/database": "0755",
+            "config/gateway": "0755",
         }
 
 

@@ -13,8 +13,9 @@ from stackyard_api import logs
 from stackyard_api.app import create_app
 from stackyard_api.settings import Settings, SettingsError
 
-# Seconds for requests in flight at a stop; with all else below Docker's ten.
-GRACE = 5
+# Seconds for requests in flight at a stop, more than nginx waits for any; with all else below the
+# grace period of a stop.
+GRACE = 12
 
 
 class Server(uvicorn.Server):

@@ -36,6 +36,9 @@ log = logging.getLogger("stackyard.app")
 Headers = dict[str, str]
 
 LONGEST_SEARCH = 100
+# Seconds that a client may ask to be kept waiting, below nginx's patience, and how many may.
+LONGEST_WAIT = 8
+MOST_DAWDLERS = 32
 VALID_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -199,6 +202,12 @@ KEY = Parameter(
     "Whoever repeats the request with the same key within a day gets the same item.",
     {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
 )
+WAIT = Parameter(
+    "wait",
+    "query",
+    "Seconds to wait before the answer: a request that is under way while a replica is replaced.",
+    {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+)
 TAGGED = {"ETag": "The entity tag.", "X-Source": "Who answered: cache or database."}
 LISTED = {
     "ETag": "The entity tag.",
@@ -221,6 +230,7 @@ class Api:
         self._observer = Observer(
             (settings.frontend_host, settings.frontend_port), (settings.api_host, settings.port)
         )
+        self._dawdlers = 0
         self._started = time.monotonic()
         self._started_at = datetime.now(UTC)
 
@@ -257,7 +267,8 @@ class Api:
                       parameters=[NUMBER, IF_MATCH], problems=[404, 412]),
             Operation("GET", "/session", self.session, {200: Answer(Session)}),
             Operation("GET", "/config", self.show_config, {200: Answer(ConfigReport)}),
-            Operation("GET", "/whoami", self.whoami, {200: Answer(Whoami)}),
+            Operation("GET", "/whoami", self.whoami, {200: Answer(Whoami)},
+                      parameters=[WAIT], problems=[422]),
             Operation("GET", "/metrics", self.metrics, {200: Answer(media="text/plain")}),
         ]  # fmt: skip
 
@@ -368,7 +379,17 @@ class Api:
         return _json(self._config_report())
 
     async def whoami(self, request: Request) -> Response:
-        """Which replica this is."""
+        """Which replica this is; after `wait` seconds where that is asked for, to see a drain."""
+        query = request.query_params
+        if "wait" in query:
+            seconds = _number(query["wait"], "wait", 0, LONGEST_WAIT)
+            if self._dawdlers >= MOST_DAWDLERS:
+                raise Problem(503, f"{MOST_DAWDLERS} requests wait already.")
+            self._dawdlers += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._dawdlers -= 1
         return _json(
             Whoami(
                 self._settings.replica,

@@ -1,0 +1,514 @@
+#!/usr/bin/python
+"""Ansible module: compare a Compose project with its containers, and replace one replica."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: compose_services
+short_description: Compare a Compose project with its containers, and replace one replica
+description:
+  - Says what Compose would have, what there is, and where the two differ.
+  - With O(replace) it first replaces that one container of a service with several, without leaving
+    a request unanswered. A new one is created and has to become healthy, and its neighbours have
+    to know it; then the old one is told to stop, by its own stop signal and grace period.
+  - A new replica that does not become healthy is removed again, and the old one stays.
+  - With O(mend) it puts back limits and restart policies that C(docker update) changed.
+options:
+  directory: {description: The project's directory., type: path, required: true}
+  project: {description: The project's name., type: str, required: true}
+  files:
+    description: Compose files, relative to the directory; with O(rendered), their names there.
+    type: list
+    elements: str
+    required: true
+  rendered:
+    description: Text of these files by name, to be used instead of those in the directory.
+    type: dict
+    default: {}
+  release:
+    description: Directory of the release that was deployed last, to tell what changed since
+      and what was edited by hand.
+    type: path
+    default: ""
+  loaded:
+    description: By service, a C(command) for its container, which prints the name of the
+      configuration that is in use, and the C(file) with the configuration, which holds that name.
+    type: dict
+    default: {}
+  replace: {description: Name of the container to replace., type: str, default: ""}
+  noticed:
+    description: For a service, who has to know a new replica. C(by) is a service, C(command) is run
+      in each of its containers, and C(line) is a regular expression that has to match a line of
+      the output; C({address}) in it stands for the addresses of the new one.
+    type: dict
+    default: {}
+  mend: {description: Put limits and restart policies back., type: bool, default: false}
+  timeout: {description: Seconds until a new replica has to be healthy., type: int, default: 180}
+  log_lines: {description: Lines of the log of one that is not., type: int, default: 20}
+attributes:
+  check_mode: {support: full}
+"""
+
+RETURN = r"""
+wanted:
+  description: By service, what Compose makes of the files, with C(hash) and C(replicas).
+  type: dict
+containers:
+  description: Name, service, number, C(current) or not, C(status), C(health), and C(drift).
+  type: list
+outdated: {description: Names of running containers to be replaced, by service., type: dict}
+changes: {description: What differs from O(release), lines by service., type: dict}
+drift: {description: What is not as O(release) left it, one line each., type: list}
+edited: {description: Files that are not as O(release) has them, one line each., type: list}
+stale: {description: Services that run with another configuration than O(loaded) has., type: list}
+release: {description: "Id of O(release), empty where there is none.", type: str}
+settled: {description: Whether there is nothing to do and all is healthy., type: bool}
+report: {description: Health output and log of a replica that did not become healthy., type: str}
+"""
+
+import ipaddress
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+LABEL = "com.docker.compose."
+# Until neighbours, which look every second, know a new replica.
+NOTICED_SECONDS = 20
+# A server that ends this often by itself while it starts will not become healthy.
+MOST_RESTARTS = 2
+
+
+class RolloutError(Exception):
+    """Why a replica cannot be replaced, with a report of what it said."""
+
+    def __init__(self, message: str, report: str = "") -> None:
+        """Take one line, and health output and log lines."""
+        super().__init__(message)
+        self.report = report
+
+
+def leaves(tree: Any, path: str = "") -> dict[str, str]:
+    """Return a nested mapping's values as text, by their path."""
+    if isinstance(tree, dict) and tree:
+        return {
+            name: text
+            for key, value in tree.items()
+            for name, text in leaves(value, f"{path}.{key}" if path else str(key)).items()
+        }
+    return {path: tree if isinstance(tree, str) else json.dumps(tree)}
+
+
+def shown(path: str, value: str) -> str:
+    """The value as people write it."""
+    return f"{int(value) / 2**20:g}M" if path.endswith("memory") and value.isdecimal() else value
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what changed in a service, a line each: the path, the old value, the new one."""
+    old, new = leaves(before), leaves(now)
+    return [
+        f"{path}: {shown(path, old.get(path, 'none'))} -> {shown(path, new.get(path, 'none'))}"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path) and path not in ("hash", "replicas")
+    ]
+
+
+class Project:
+    """A Compose project on this machine."""
+
+    def __init__(self, module: AnsibleModule, scratch: str) -> None:
+        """Take the module, and a directory that may hold rendered files for a moment."""
+        self.module = module
+        given = module.params
+        self.name = given["project"]
+        folder = Path(given["directory"])
+        self.files = []
+        for name in given["files"]:
+            path = folder / name
+            if name in given["rendered"]:
+                path = Path(scratch) / name
+                path.write_text(given["rendered"][name], encoding="utf-8")
+            self.files += ["-f", str(path)]
+        self.folder = folder
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        """Return the output of docker; RolloutError with its last words where it fails."""
+        code, output, error = self.module.run_command(["docker", *arguments])
+        if code != 0 and check:
+            said = (error or output).strip().splitlines() or [f"exit status {code}"]
+            raise RolloutError(f"docker {arguments[0]}: {said[-1]}")
+        return output
+
+    def compose(self, *arguments: str) -> str:
+        """Return the output of docker compose for this project and these files."""
+        place = ["--project-directory", str(self.folder), "--project-name", self.name]
+        return self.docker("compose", *place, *self.files, *arguments)
+
+    def wanted(self) -> dict[str, dict[str, Any]]:
+        """What Compose makes of the files, by service, with its hash and count of replicas."""
+        services = json.loads(self.compose("config", "--format", "json"))["services"]
+        hashes = dict(line.split() for line in self.compose("config", "--hash", "*").splitlines())
+        for name, service in services.items():
+            service["hash"] = hashes[name]
+            service["replicas"] = service.get("deploy", {}).get("replicas", 1)
+        return services
+
+    def inspected(self) -> list[dict[str, Any]]:
+        """All containers of the project, as the engine describes them, by service and number."""
+        labels = [f"label={LABEL}project={self.name}", f"label={LABEL}oneoff=False"]
+        filters = [word for label in labels for word in ("--filter", label)]
+        ids = self.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
+        # One may go away between the two questions.
+        found = json.loads(self.docker("inspect", *ids, check=False) or "[]") if ids else []
+        return sorted(found, key=lambda each: (service_of(each), number_of(each)))
+
+    def image_ids(self, references: list[str]) -> dict[str, str]:
+        """The id of each image that is there, by reference."""
+        shown = "{{json .RepoTags}} {{json .RepoDigests}} {{.Id}}"
+        output = self.docker("image", "inspect", "--format", shown, *references, check=False)
+        ids = {}
+        for line in output.splitlines():
+            names, image = line.rsplit(" ", 1)
+            ids |= {name: image for name in re.findall(r'"([^"]+)"', names)}
+        return ids
+
+
+def service_of(container: dict[str, Any]) -> str:
+    """The container's Compose service."""
+    return container["Config"]["Labels"][f"{LABEL}service"]
+
+
+def number_of(container: dict[str, Any]) -> int:
+    """The container's number in its service."""
+    return int(container["Config"]["Labels"][f"{LABEL}container-number"])
+
+
+def name_of(container: dict[str, Any]) -> str:
+    """The name that people type."""
+    return container["Name"].lstrip("/")
+
+
+def health_of(container: dict[str, Any]) -> str:
+    """healthy, unhealthy or starting; none without a health check."""
+    return container["State"].get("Health", {}).get("Status", "none")
+
+
+def limits_wanted(service: dict[str, Any]) -> dict[str, str]:
+    """What docker update can change, as the files have it, by its option."""
+    limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
+    return {
+        "memory": str(limits.get("memory", 0)),
+        "cpus": f"{float(limits.get('cpus', 0)):g}",
+        "pids-limit": str(limits.get("pids", 0)),
+        "restart": service.get("restart", "no"),
+    }
+
+
+def limits_found(container: dict[str, Any]) -> dict[str, str]:
+    """The same, as the container has it."""
+    host = container["HostConfig"]
+    policy = host["RestartPolicy"]
+    most = f":{policy['MaximumRetryCount']}" if policy["MaximumRetryCount"] else ""
+    return {
+        "memory": str(host["Memory"]),
+        "cpus": f"{host['NanoCpus'] / 1e9:g}",
+        "pids-limit": str(max(host["PidsLimit"] or 0, 0)),
+        "restart": f"{policy['Name']}{most}",
+    }
+
+
+def report_on(project: Project, container: dict[str, Any]) -> str:
+    """The last health output and log lines of a container."""
+    name = name_of(container)
+    state = container["State"]
+    lines = [f"== {name} {state['Status']} {health_of(container)} (exit code {state['ExitCode']})"]
+    for entry in (state.get("Health", {}).get("Log") or [])[-2:]:
+        lines.append(f"health check: exit {entry['ExitCode']} {entry['Output'].strip()}")
+    tail = str(project.module.params["log_lines"])
+    _, output, error = project.module.run_command(["docker", "logs", "--tail", tail, name])
+    return "\n".join([*lines, f"{output}{error}".rstrip()])
+
+
+def refreshed(project: Project, name: str) -> dict[str, Any] | None:
+    """The container as it is now, None where it is gone."""
+    found = json.loads(project.docker("inspect", name, check=False) or "[]")
+    return found[0] if found else None
+
+
+def wait_healthy(project: Project, container: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Wait until the container is healthy and return it; RolloutError where it will not be."""
+    name = name_of(container)
+    until = time.monotonic() + seconds
+    while True:
+        now = refreshed(project, name)
+        if now is None:
+            raise RolloutError(f"{name} was removed while it started")
+        state = now["State"]
+        if state["Status"] == "running" and health_of(now) in ("healthy", "none"):
+            return now
+        if health_of(now) == "unhealthy":
+            raise RolloutError(f"{name} is unhealthy", report_on(project, now))
+        if state["Status"] in ("exited", "dead") or now["RestartCount"] >= MOST_RESTARTS:
+            raise RolloutError(f"{name} ends by itself", report_on(project, now))
+        if time.monotonic() > until:
+            raise RolloutError(
+                f"{name} is not healthy after {seconds:.0f} s", report_on(project, now)
+            )
+        time.sleep(0.3)
+
+
+def wait_noticed(project: Project, container: dict[str, Any], noticed: dict[str, Any]) -> None:
+    """Wait until the service's clients know the new replica."""
+    networks = container["NetworkSettings"]["Networks"].values()
+    addresses = [str(ipaddress.ip_address(each["IPAddress"])) for each in networks]
+    known = "|".join(map(re.escape, addresses))
+    line = re.compile(noticed["line"].replace("{address}", f"({known})"), re.MULTILINE)
+    until = time.monotonic() + NOTICED_SECONDS
+    for client in project.inspected():
+        if service_of(client) != noticed["by"] or health_of(client) != "healthy":
+            continue
+        while not line.search(
+            project.docker("exec", client["Id"], *noticed["command"], check=False)
+        ):
+            if time.monotonic() > until:
+                raise RolloutError(
+                    f"{name_of(client)} does not know {name_of(container)} "
+                    f"after {NOTICED_SECONDS} s"
+                )
+            time.sleep(0.3)
+
+
+def create_one(project: Project, wanted: dict[str, Any], service: str) -> dict[str, Any]:
+    """Have Compose make one more container of the service, and return it once it has started."""
+    before = project.inspected()
+    counts = {name: sum(service_of(each) == name for each in before) for name in wanted}
+    # Of what it depends on, and what that depends on, keep what is there.
+    scale, look = {service: counts[service] + 1}, [service]
+    while look:
+        for name in wanted[look.pop()].get("depends_on", {}):
+            if name not in scale:
+                scale[name] = max(counts[name], 1)
+                look.append(name)
+    scales = [
+        f"--scale={name}={count}"
+        for name, count in scale.items()
+        if name == service or wanted[name]["replicas"] > 1
+    ]
+    error = None
+    try:
+        project.compose("up", "--detach", "--no-recreate", "--pull=never", *scales, service)
+    except RolloutError as problem:
+        error = problem
+    known = {each["Id"] for each in before}
+    new = [each for each in project.inspected() if each["Id"] not in known]
+    mine = [each for each in new if service_of(each) == service]
+    if error or not mine:
+        for each in mine:
+            project.docker("rm", "--force", each["Id"], check=False)
+        raise error or RolloutError(f"Compose made no new container of {service}")
+    return mine[0]
+
+
+def replace(project: Project, wanted: dict[str, Any], name: str) -> None:
+    """Replace a container by a new one of its service."""
+    given = project.module.params
+    old = refreshed(project, name)
+    if old is None:
+        return
+    service = service_of(old)
+    there = [each for each in project.inspected() if service_of(each) == service]
+    current = [
+        each
+        for each in there
+        if each["Config"]["Labels"][f"{LABEL}config-hash"] == wanted[service]["hash"]
+    ]
+    for each in current:
+        # Of a run that was killed before it was started.
+        if each["State"]["Status"] not in ("running", "restarting", "paused"):
+            project.docker("rm", "--force", each["Id"])
+            there.remove(each)
+    # One of a run that was killed after it may do; so may there be fewer to be than there are.
+    spare = len(there) > wanted[service]["replicas"] and len(there) > 1
+    new = None if spare else create_one(project, wanted, service)
+    try:
+        for each in [new] if new else [e for e in there if e in current]:
+            healthy = wait_healthy(project, each, given["timeout"])
+            if service in given["noticed"]:
+                wait_noticed(project, healthy, given["noticed"][service])
+    except RolloutError:
+        if new:
+            project.docker("rm", "--force", new["Id"], check=False)
+        raise
+    project.docker("stop", old["Id"])
+    project.docker("rm", "--force", old["Id"], check=False)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "project": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "str", "required": True},
+            "rendered": {"type": "dict", "default": {}},
+            "release": {"type": "path", "default": ""},
+            "loaded": {"type": "dict", "default": {}},
+            "replace": {"type": "str", "default": ""},
+            "noticed": {"type": "dict", "default": {}},
+            "mend": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 180},
+            "log_lines": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Project(module, scratch)
+        try:
+            wanted = project.wanted()
+            if given["replace"] and not module.check_mode:
+                replace(project, wanted, given["replace"])
+            facts = describe(project, wanted)
+        except RolloutError as error:
+            module.fail_json(msg=str(error), report=error.report)
+    mended = given["mend"] and any(each["drift"] for each in facts["containers"])
+    module.exit_json(changed=bool(given["replace"] or mended), **facts)
+
+
+def look_at(
+    project: Project,
+    container: dict[str, Any],
+    about: dict[str, Any] | None,
+    images: dict[str, str],
+) -> dict[str, Any]:
+    """Say how a container fares and whether it is as wanted; put its limits back if asked to."""
+    current = about is not None and (
+        container["Config"]["Labels"][f"{LABEL}config-hash"] == about["hash"]
+        and images.get(about["image"], container["Image"]) == container["Image"]
+    )
+    drift = {}
+    if about and current:
+        found = limits_found(container)
+        drift = {
+            name: (found[name], value)
+            for name, value in limits_wanted(about).items()
+            if found[name] != value
+        }
+    if drift and project.module.params["mend"] and not project.module.check_mode:
+        options = [f"--{name}={value}" for name, (_, value) in drift.items()]
+        if "memory" in drift:
+            # Else the engine refuses a limit above memory and swap of before.
+            options.append("--memory-swap=-1")
+        project.docker("update", *options, container["Id"])
+    return {
+        "name": name_of(container),
+        "service": service_of(container),
+        "current": current,
+        "status": container["State"]["Status"],
+        "health": health_of(container),
+        "drift": drift,
+    }
+
+
+def is_stale(project: Project, service: str, containers: list[dict[str, Any]]) -> bool:
+    """Tell whether a service that runs has loaded another configuration than its file holds."""
+    how = project.module.params["loaded"][service]
+    rendered = project.module.params["rendered"]
+    running = [
+        c["name"] for c in containers if c["service"] == service and c["health"] == "healthy"
+    ]
+    path = project.folder / how["file"]
+    if not running or not (how["file"] in rendered or path.exists()):
+        return False
+    text = rendered.get(how["file"]) or path.read_text(encoding="utf-8")
+    answer = project.docker("exec", running[0], *how["command"], check=False).strip()
+    return not answer or answer not in text
+
+
+def describe(project: Project, wanted: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Say what there is and where it differs from what is wanted and what was left."""
+    given = project.module.params
+    images = project.image_ids(sorted({service["image"] for service in wanted.values()}))
+    containers = [
+        look_at(project, each, wanted.get(service_of(each)), images) for each in project.inspected()
+    ]
+    counts = {name: sum(c["service"] == name for c in containers) for name in wanted}
+    outdated = {
+        name: [c["name"] for c in containers if c["service"] == name and not c["current"]]
+        for name in wanted
+    }
+    stale = [name for name in given["loaded"] if is_stale(project, name, containers)]
+    folder = Path(given["release"] or "/nonexistent")
+    release = {}
+    if (folder / "release.json").exists():
+        release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    before = release.get("services", {})
+    return {
+        "wanted": wanted,
+        "containers": containers,
+        "outdated": {name: names for name, names in outdated.items() if names},
+        "changes": {
+            name: lines
+            for name, about in wanted.items()
+            if name in before and (lines := differences(before[name], about))
+        },
+        "edited": edited(project.folder, folder, release),
+        "drift": drift_lines(release.get("services") or wanted, containers, counts),
+        "release": release.get("id", ""),
+        "stale": stale,
+        "settled": not any(outdated.values())
+        and not stale
+        and all(counts[name] == about["replicas"] for name, about in wanted.items())
+        and all(
+            each["service"] in wanted
+            and each["status"] == "running"
+            and each["health"] in ("healthy", "none")
+            and not each["drift"]
+            for each in containers
+        ),
+    }
+
+
+def edited(folder: Path, kept: Path, release: dict[str, Any]) -> list[str]:
+    """Name the files that are not as the release has them."""
+    lines = []
+    for name in release.get("files", []):
+        path = folder / name
+        if not path.exists():
+            lines.append(f"{name} is missing")
+        elif path.read_bytes() != (kept / name).read_bytes():
+            lines.append(f"{name} is not as release {release['id']} has it")
+    return lines
+
+
+def drift_lines(
+    wanted: dict[str, dict[str, Any]], containers: list[dict[str, Any]], counts: dict[str, int]
+) -> list[str]:
+    """Say in words what is not as it was left."""
+    lines = [
+        f"{each['name']}: {option} is {found}, not {value}"
+        for each in containers
+        for option, (found, value) in each["drift"].items()
+    ]
+    for each in containers:
+        if each["service"] not in wanted:
+            lines.append(f"{each['name']} belongs to no service of the files")
+        elif each["status"] != "running":
+            lines.append(f"{each['name']} is {each['status']}")
+        elif each["health"] == "unhealthy":
+            lines.append(f"{each['name']} is unhealthy")
+    lines += [
+        f"{service} has {counts[service]} of {about['replicas']} containers"
+        for service, about in wanted.items()
+        if containers and counts[service] != about["replicas"]
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
