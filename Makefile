@@ -49,6 +49,10 @@ releases: $(VENV)/ready ## List what was deployed: when, by whom, from which com
 rollback: $(VENV)/ready ## Go back to the release before, or to RELEASE=ID
 	$(PLAY) playbooks/rollback.yml $(RELEASE:%=-e release=%) $(ARGS)
 
+.PHONY: rotate-secrets
+rotate-secrets: $(VENV)/ready ## Replace the passwords of database and cache while they are in use
+	$(PLAY) playbooks/rotate_secrets.yml $(ARGS)
+
 .PHONY: maintenance
 maintenance: $(VENV)/ready ## Answer with a page that says so: ON=1, and ON=0 ends it
 	$(PLAY) playbooks/maintenance.yml -e on=$(ON) $(ARGS)

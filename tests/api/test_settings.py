@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from stackyard_api.settings import Settings, SettingsError, read_password
+from stackyard_api.settings import Settings, SettingsError, read_passwords
 
 from .conftest import API
 
@@ -66,4 +66,8 @@ def test_password_is_the_file_without_its_line_end(tmp_path: Path) -> None:
     for content in (" with blanks ", "ümlaut"):
         for end in ("", "\n", "\r\n"):
             path.write_bytes((content + end).encode())
-            assert read_password(path) == content
+            assert read_passwords(path) == [content]
+    path.write_text("old\nnew\n")
+    assert read_passwords(path) == ["old", "new"]
+    path.write_text("")
+    assert read_passwords(path) == [""]

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stackyard_api.problems import Unavailable
-from stackyard_api.settings import Settings, read_password
+from stackyard_api.settings import Settings, read_passwords
 
 log = logging.getLogger("stackyard.cache")
 
@@ -58,7 +58,9 @@ class _Credentials(CredentialProvider):
         self._settings = settings
 
     def get_credentials(self) -> tuple[str, str]:
-        return self._settings.cache_user, read_password(self._settings.cache_password_file)
+        # While it is rotated, the cache takes the old one and the new one.
+        password = read_passwords(self._settings.cache_password_file)[0]
+        return self._settings.cache_user, password
 
     async def get_credentials_async(self) -> tuple[str, str]:
         return self.get_credentials()

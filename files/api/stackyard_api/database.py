@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import asyncpg
 
 from stackyard_api import schema
+from stackyard_api.connection import connect
 from stackyard_api.problems import Unavailable
-from stackyard_api.settings import Settings, read_password
+from stackyard_api.settings import Settings
 
 log = logging.getLogger("stackyard.database")
 
@@ -220,7 +221,7 @@ class Database:
             await asyncio.sleep(delay)
 
     async def _bring_up_schema(self) -> None:
-        connection = await asyncpg.connect(**self._where(), statement_cache_size=0)
+        connection = await self._connect(statement_cache_size=0)
         try:
             await schema.bring_up(connection)
         finally:
@@ -228,7 +229,7 @@ class Database:
 
     async def _create_pool(self) -> asyncpg.Pool:
         pool = asyncpg.create_pool(
-            **self._where(),
+            connect=self._connect,
             min_size=1,
             max_size=self._settings.database_pool_size,
             max_inactive_connection_lifetime=60,
@@ -238,22 +239,15 @@ class Database:
         )
         return await pool
 
-    def _where(self) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "host": settings.database_host,
-            "port": settings.database_port,
-            "database": settings.database_name,
-            "user": settings.database_user,
-            # Called for each new connection: a rotated password is used from then on.
-            "password": lambda: read_password(settings.database_password_file),
-            "timeout": CONNECT,
-            # The network holds api and database only; TLS would be asked for in vain.
-            "ssl": False,
-            "server_settings": {
-                "application_name": f"stackyard-api {settings.replica}",
+    async def _connect(self, *_arguments: object, **options: Any) -> asyncpg.Connection:
+        return await connect(
+            self._settings,
+            **options,
+            timeout=CONNECT,
+            server_settings={
+                "application_name": f"stackyard-api {self._settings.replica}",
                 # The server's own bound, should we hang up without its noticing.
                 "statement_timeout": "30000",
                 "idle_in_transaction_session_timeout": "30000",
             },
-        }
+        )

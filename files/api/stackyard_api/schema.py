@@ -12,7 +12,8 @@ from pathlib import Path
 import asyncpg
 
 from stackyard_api import logs
-from stackyard_api.settings import Settings, read_password
+from stackyard_api.connection import connect
+from stackyard_api.settings import Settings
 
 log = logging.getLogger("stackyard.schema")
 
@@ -77,15 +78,7 @@ async def _migrate(settings: Settings) -> None:
         config.set_main_option("script_location", str(MIGRATIONS))
         command.upgrade(config, "head")
 
-    url = sqlalchemy.URL.create(
-        "postgresql+asyncpg",
-        username=settings.database_user,
-        password=read_password(settings.database_password_file),
-        host=settings.database_host,
-        port=settings.database_port,
-        database=settings.database_name,
-    )
-    engine = create_async_engine(url, connect_args={"ssl": False})
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(settings))
     async with engine.begin() as connection:
         await connection.run_sync(upgrade)
     await engine.dispose()

@@ -85,6 +85,9 @@ class Settings:
         )
 
 
-def read_password(path: Path) -> str:
-    """A secret file's content without its line end; OSError when it cannot be read."""
-    return path.read_text(encoding="utf-8").rstrip("\r\n")
+def read_passwords(path: Path) -> list[str]:
+    """A secret file's lines: the password, and while it is rotated, also the one to come.
+
+    OSError when the file cannot be read. Never empty.
+    """
+    return path.read_text(encoding="utf-8").rstrip("\r\n").splitlines() or [""]

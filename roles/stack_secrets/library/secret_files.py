@@ -166,6 +166,10 @@ class SecretFiles:
     def value(self) -> str:
         """Return the value: the one in the files, else the given one, else a new one."""
         name, kind, given = (self.secret[key] for key in ("name", "kind", "value"))
+        if (self.directory / f"{name}.next").exists():
+            raise SecretError(
+                f"A rotation of {name} was begun and is not finished: type make rotate-secrets."
+            )
         if given is not None:
             given = given.strip("\n")
             check_value(name, kind, given, f"The value given for {name}")
@@ -183,7 +187,7 @@ class SecretFiles:
             if given is not None and text != given:
                 raise SecretError(
                     f"{path} differs from the value given for {name}, and what uses it was set up"
-                    " with the file's. Give that value, or none."
+                    " with the file's. Give that value or none, or change it: make rotate-secrets."
                 )
         if len(set(found.values())) > 1:
             raise SecretError(f"{' and '.join(map(str, found))} differ: restore the right value.")
