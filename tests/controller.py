@@ -94,6 +94,29 @@ class Controller:
             pytest.fail(f"site.yml ended with {run.code}:\n{run.output}", pytrace=False)
         return run
 
+    def start(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a playbook and return its process; who calls waits for it."""
+        return self._start(playbook, arguments)
+
+    def play_killed_at(self, playbook: str, words: str, *arguments: str) -> str:
+        """Start a playbook; kill it and all it started at the first line with these words.
+
+        Returns what it printed until then; fails where it ends without such a line.
+        """
+        process = self._start(playbook, arguments)
+        assert process.stdout
+        output = ""
+        with process.stdout:
+            for line in process.stdout:
+                output += line
+                if words in line:
+                    kill_tree(process.pid)
+                    break
+            else:
+                pytest.fail(f"no line with {words!r}:\n{output}", pytrace=False)
+        process.wait()
+        return output
+
     def deploy_killed_at(self, number: int, *arguments: str) -> str:
         """Start site.yml; kill it and all it started after the task of that number.
 
@@ -112,11 +135,16 @@ class Controller:
                         # Ansible names a task with its first result: this is into the next.
                         time.sleep(0.7)
                         break
-            for victim in reversed(_descendants(process.pid)):
-                with suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
+            kill_tree(process.pid)
         process.wait()
         return task
+
+
+def kill_tree(root: int) -> None:
+    """Kill a process and all that it has started."""
+    for victim in reversed(_descendants(root)):
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
 
 
 def _descendants(root: int) -> list[int]:

@@ -36,6 +36,8 @@ SETS = {
         "storage",
         "limits",
         "interrupted",
+        "rolling",
+        "rotation",
         "browser",
     ],
     "newcomer": ["newcomer"],

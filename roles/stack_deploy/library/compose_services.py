@@ -114,7 +114,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{path}: {shown(path, old.get(path, 'none'))} -> {shown(path, new.get(path, 'none'))}"
         for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path) and path not in ("hash", "replicas")
+        if old.get(path) != new.get(path) and path not in ("hash", "deploy.replicas")
     ]
 
 

@@ -7,13 +7,13 @@ DOCUMENTATION = r"""
 module: secret_rotation
 short_description: Take passwords from one value to the next while they are in use, step by step
 description:
-  - "Each step can be repeated, so a rotation that was killed is finished by doing all of them again:
-    C(prepared) chooses the next value and keeps it beside the files; C(announced) writes both values
-    where clients read them; C(accepted) has the servers take the new one; C(settled) leaves the new
-    one alone in all files and has the servers refuse the old one; C(done) forgets that there was a
-    rotation."
+  - "Each step can be repeated, so a rotation that was killed is finished by doing all of them
+    again: C(prepared) chooses the next value and keeps it beside the files; C(announced) writes
+    both values where clients read them; C(accepted) has the servers take the new one; C(settled)
+    leaves the new one alone in all files and has the servers refuse the old one; C(done) forgets
+    that there was a rotation."
   - At each moment some value in a client's file is one that its server takes.
-  - Files are changed in place. A container has its file mounted, and a renamed one would be another.
+  - Files are changed in place. A container has its file mounted; a renamed one would be another.
   - Neither the result nor an error ever holds a value; programs get them on their standard input.
 options:
   directory: {description: Where the secrets are., type: path, required: true}
@@ -37,7 +37,7 @@ options:
         type: dict
         default: {}
       takes:
-        description: How the server is told. C(command) gets C(input), in which C({old}) and C({new})
+        description: How the server is told. C(command) gets C(input), where C({old}) and C({new})
           stand for the values with the characters of C(escape) replaced; what it prints has to
           match the regular expression C(answer).
         type: dict
@@ -111,10 +111,10 @@ class Rotation:
         old, new = self.kept.read_text(encoding="utf-8").splitlines()
         return old, new
 
-    def prepared(self) -> bool:
-        """Choose the next value, unless a rotation that was cut short has chosen one."""
+    def choose(self) -> tuple[str, str] | None:
+        """The value in use and the next one; None where a rotation cut short has chosen them."""
         if self.kept.exists():
-            return False
+            return None
         first = next(path for path, entry in self.paths.items() if "template" not in entry)
         if not first.exists():
             raise RotationError(f"{first} is missing: type make up first.")
@@ -130,6 +130,10 @@ class Rotation:
                 f"The value given for {self.name} has {len(new)} characters: give"
                 f" {MINIMUM_PASSWORD_LENGTH} or more of printable ASCII, without a space."
             )
+        return old, new
+
+    def keep(self, old: str, new: str) -> None:
+        """Write down both, for root alone, until the rotation is done."""
         temporary = self.kept.with_name(f".{self.kept.name}")
         temporary.unlink(missing_ok=True)
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)
@@ -138,7 +142,6 @@ class Rotation:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.kept)
-        return True
 
     def write_both(self, *, servers: bool) -> bool:
         """Write both values to the files that can hold both: those of clients, or of servers."""
@@ -219,13 +222,18 @@ def main() -> None:
             },
         },
     )
-    directory = Path(module.params["directory"])
+    directory, step = Path(module.params["directory"]), module.params["step"]
+    rotations = [Rotation(directory, secret) for secret in module.params["secrets"]]
     changed = []
     try:
-        for secret in module.params["secrets"]:
-            rotation = Rotation(directory, secret)
-            if getattr(rotation, module.params["step"])():
-                changed.append(rotation.name)
+        if step == "prepared":
+            # All are checked before any is begun.
+            chosen = {each: values for each in rotations if (values := each.choose())}
+            for each, values in chosen.items():
+                each.keep(*values)
+            changed = [each.name for each in chosen]
+        else:
+            changed = [each.name for each in rotations if getattr(each, step)()]
     except RotationError as error:
         module.fail_json(msg=str(error))
     except subprocess.TimeoutExpired as error:

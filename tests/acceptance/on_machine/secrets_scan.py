@@ -1,6 +1,7 @@
 """Look for secrets where none may be. Values stay here: the answer only names where one was found.
 
-Request: directory, project, files (secret file names). Answer: for each kind of place how many
+Request: directory, project, files (secret file names); values, the directory with these files where
+it is not the stack's own. Answer: for each kind of place how many
 were looked at, how many of these hold the word that shows the look works, and the findings.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 request = json.loads(sys.argv[1])
 folder = Path(request["directory"])
+kept = Path(request.get("values", folder / "secrets"))
 SHORTEST = 12
 
 
@@ -122,7 +124,7 @@ PLACES = {
 }
 
 wanted = {
-    name: [form for value in values(folder / "secrets" / name) for form in forms(value)]
+    name: [form for value in values(kept / name) for form in forms(value)]
     for name in request["files"]
 }
 answer = {"unreadable": [name for name in wanted if not wanted[name]], "places": {}}
@@ -144,6 +146,6 @@ for kind, (word, places) in PLACES.items():
 answer["blind"] = [
     name
     for name, found in wanted.items()
-    if not any(form in (folder / "secrets" / name).read_bytes() for form in found)
+    if not any(form in (kept / name).read_bytes() for form in found)
 ]
 print(json.dumps(answer))
