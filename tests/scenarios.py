@@ -38,6 +38,7 @@ SETS = {
         "interrupted",
         "rolling",
         "rotation",
+        "boot",
         "browser",
     ],
     "newcomer": ["newcomer"],

@@ -341,6 +341,22 @@ class Stack:
         seconds = 60 + sum(step["watch"] for step in steps)
         return self.machine.program("strain", request, seconds)
 
+    # The watchdog
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit that boots the stack, without its ending."""
+        own = self.project.startswith("stackyard")
+        return self.project if own else f"stackyard-{self.project}"
+
+    def hold(self) -> None:
+        """Have the watchdog leave the stack alone, for an hour at most."""
+        self.machine.run("touch", f"/run/{self.unit}.hold")
+
+    def release(self) -> None:
+        """Let the watchdog do its work again."""
+        self.machine.run("rm", "-f", f"/run/{self.unit}.hold")
+
     # As it was found
 
     def counts(self) -> dict[str, int]:

@@ -83,6 +83,7 @@ class Lab:
             self._put_back()
             self._start_all()
             self.machine.run("rm", "-r", self._kept)
+            self.stack.release()
 
     def failing(self, mutations: list[Mutation]) -> list[str]:
         """Return the checks that do not pass without a mutation."""
@@ -94,8 +95,9 @@ class Lab:
         return found
 
     def judge(self, mutation: Mutation) -> Verdict:
-        """Break the stack, ask the checks, mend the stack."""
+        """Break the stack, ask the checks, mend the stack; the watchdog leaves it alone."""
         try:
+            self.stack.hold()
             self._break(mutation)
             refusal = self._start(mutation)
             if refusal:

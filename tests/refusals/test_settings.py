@@ -112,6 +112,8 @@ CASES = [
         stack_compose_bind_address="localhost"),
     several("numbers of the deploy", ("stack_deploy_timeout", "stack_deploy_log_lines"),
             ("abc", "0"), "a whole number from 1 to 99999"),
+    several("numbers of boot and watch", ("stack_boot_timeout", "stack_boot_watch_seconds"),
+            ("abc", "-1"), "a whole number from"),
     fleet("stack_dir",
           quoted("stackyard", "/etc", "/var/lib/", "/usr/local/stackyard",
                  "/var/lib/docker/stackyard", "/opt/stackyard/../other", "/", "/opt/stack yard"),
