@@ -55,7 +55,7 @@ def is_over(holder: dict[str, Any], seconds: int) -> bool:
 class ActionModule(ActionBase):
     """The action."""
 
-    _VALID_ARGS = frozenset(("path", "state", "purpose", "force"))
+    _VALID_ARGS = frozenset(("lock", "state", "purpose", "force"))
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
         given = self._task.args
         state = given.get("state", "held")
         arguments = {
-            "path": given["path"],
+            "lock": given["lock"],
             "state": state,
             "holder": this_run(given.get("purpose", "")),
         }

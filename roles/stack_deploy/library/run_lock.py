@@ -12,7 +12,7 @@ description:
   - The action plugin of the same name fills in O(holder), and tells whether the run that holds the
     lock is still there. Use that; this module alone only answers who holds it.
 options:
-  path: {description: The lock's file., type: path, required: true}
+  lock: {description: The lock's file., type: path, required: true}
   state:
     description: C(held) takes it, C(free) gives back one's own, C(shown) changes nothing.
     type: str
@@ -68,14 +68,14 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "required": True},
+            "lock": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["held", "free", "shown"], "default": "held"},
             "holder": {"type": "dict", "default": {}},
             "instead_of": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    path, mine = Path(module.params["path"]), module.params["holder"]
+    path, mine = Path(module.params["lock"]), module.params["holder"]
     state = "shown" if module.check_mode else module.params["state"]
     # Two runs may look at the same moment.
     guard = os.open(path.with_name(f"{path.name}.guard"), os.O_CREAT | os.O_RDWR, 0o600)
