@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 PLAY := $(BIN)/ansible-playbook -i $(INVENTORY) $(SET:%=-e %)
 VERIFY := $(BIN)/pytest tests/acceptance -q --hosts=ansible://lab --ansible-inventory=$(INVENTORY) \
-  $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive)
+  $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive) --report build/verify.html
 # Checks that start containers and write below /opt.
 ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q
 
@@ -68,6 +68,18 @@ destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard
 .PHONY: verify
 verify: $(VENV)/test-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all
 	@$(VERIFY)
+
+# Verbs that answer a question: the answer alone on the standard output.
+ANSWER := ANSIBLE_STDOUT_CALLBACK=plain $(PLAY)
+
+.PHONY: status
+status: $(VENV)/ready ## Show how every machine fares: JSON=1, make -s for JSON alone
+	@$(ANSWER) playbooks/status.yml $(if $(JSON),-e json=1) $(ARGS)
+
+# SERVICE, LINES and SINCE are given on by way of the environment, with whatever is in them.
+.PHONY: logs
+logs: $(VENV)/ready ## Show logs of all replicas and machines: SERVICE=api, LINES=100, SINCE=10m
+	@$(ANSWER) playbooks/logs.yml $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell scripts
