@@ -6,10 +6,10 @@ import json
 import re
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -34,6 +34,7 @@ class Result:
     # Out of the reach of pytest, which shows values: an output may hold what nobody may see.
     out: str = field(repr=False)
     err: str = field(repr=False)
+    seconds: float = 0
 
     @property
     def text(self) -> str:
@@ -53,6 +54,9 @@ class Result:
 class Machine:
     """A lab machine."""
 
+    # What was run by the check at hand, on whatever machine: evidence for the report.
+    heard: ClassVar[list[Result]] = []
+
     def __init__(self, host: Host) -> None:
         """Take testinfra's host, however that is connected."""
         self._host = host
@@ -62,24 +66,44 @@ class Machine:
         # Not testinfra's --sudo alone: a machine where root logs in may have no sudo at all.
         return [] if self._host.check_output("id -u") == "0" else ["sudo", "-n"]
 
-    def try_run(self, *command: str, folder: str = "", seconds: float = SECONDS) -> Result:
-        """Run the command as root, `seconds` at most, and return what came of it."""
+    def try_run(
+        self,
+        *command: str,
+        folder: str = "",
+        seconds: float = SECONDS,
+        shown: str = "",
+        short: Callable[[str], str] | None = None,
+    ) -> Result:
+        """Run the command as root, `seconds` at most, and return what came of it.
+
+        Where nobody would want to read that, evidence has `shown` in the place of the command, and
+        what `short` makes of the output.
+        """
         line = ["timeout", "-k", "5", str(seconds), *command]
         if folder:
             line = ["env", "-C", folder, *line]
-        done = self._host.run(shlex.join([*self._as_root, *line]))
-        return Result(shlex.join(command), done.rc, done.stdout, SSH_REMARK.sub("", done.stderr))
+        as_root = self._as_root
+        start = time.monotonic()
+        done = self._host.run(shlex.join([*as_root, *line]))
+        took = time.monotonic() - start
+        errors = SSH_REMARK.sub("", done.stderr)
+        result = Result(shlex.join(command), done.rc, done.stdout, errors, took)
+        said = short(result.out) if short and result.code == 0 else result.out
+        self.heard.append(replace(result, command=shown or result.command, out=said))
+        return result
 
-    def run(self, *command: str, folder: str = "", seconds: float = SECONDS) -> Result:
-        """Run the command as root; it has to succeed."""
-        result = self.try_run(*command, folder=folder, seconds=seconds)
+    def run(self, *command: str, **options: Any) -> Result:  # noqa: ANN401
+        """Run the command as root, with try_run's options; it has to succeed."""
+        result = self.try_run(*command, **options)
         assert result.code == 0, str(result)
         return result
 
     def program(self, name: str, request: object, seconds: float = SECONDS) -> Any:  # noqa: ANN401
         """Run the Python program `on_machine/name`.py there: JSON in, JSON out."""
         source = (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
-        result = self.try_run("python3", "-c", source, json.dumps(request), seconds=seconds)
+        asked = json.dumps(request)
+        shown = f"on_machine/{name}.py {asked}"
+        result = self.try_run("python3", "-c", source, asked, seconds=seconds, shown=shown)
         assert result.code == 0, f"on_machine/{name}.py ended with {result.code}: {result.text}"
         return json.loads(result.out)
 

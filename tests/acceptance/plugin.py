@@ -6,6 +6,7 @@ them too. Each leaves the stack as it found it.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections import defaultdict
@@ -16,7 +17,9 @@ import pytest
 import yaml
 
 from ..controller import Controller
+from .machine import Machine
 from .promises import HARDENING, TITLES, Tally, summary
+from .report import Check, Command, NotWrittenError, Section, write
 from .settings import SERVICES, Settings
 from .stack import Container, Stack
 
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 TALLIES = pytest.StashKey[dict[str, dict[int | str, Tally]]]()
 ITEMS = pytest.StashKey[dict[str, tuple[str, tuple[int | str, ...]]]]()
+SECTIONS = pytest.StashKey[dict[str, Section]]()
+CHECK = pytest.StashKey[Check]()
+# What became of the page.
+WRITTEN = pytest.StashKey[str]()
+# The promise whose checks see secrets.
+SECRETS = 15
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="stack_settings",
         help="a setting that was given with -e at deploy time; may be repeated",
     )
+    group.addoption(
+        "--report",
+        metavar="PATH",
+        type=Path,
+        help="also write an HTML page with the evidence for each promise",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "watched: the watchdog does its work meanwhile")
     config.stash[TALLIES] = defaultdict(lambda: defaultdict(Tally))
     config.stash[ITEMS] = {}
+    config.stash[SECTIONS] = {}
 
 
 def _given(config: pytest.Config) -> dict[str, Any]:
@@ -76,10 +92,46 @@ def _promises(item: pytest.Item) -> tuple[int | str, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _machine_of(item: pytest.Item) -> str:
+def _host_of(item: pytest.Item) -> Host | None:
     callspec = getattr(item, "callspec", None)
-    host = callspec.params.get("_testinfra_host") if callspec else None
+    return callspec.params.get("_testinfra_host") if callspec else None
+
+
+def _machine_of(item: pytest.Item) -> str:
+    host = _host_of(item)
     return host.backend.get_pytest_id() if host else "no machine"
+
+
+def _settings(host: Host, config: pytest.Config) -> Settings:
+    # Only an inventory has variables; --hosts=ssh://... has none.
+    inventory = host.backend.NAME == "ansible"
+    return Settings(host.ansible.get_variables() if inventory else {}, _given(config))
+
+
+def _note(item: pytest.Item, promises: tuple[int | str, ...], *, left_out: bool) -> None:
+    """Keep a place for the check in the report, among those of its machine."""
+    host = _host_of(item)
+    if host is None or not item.config.getoption("report"):
+        return
+    machine = _machine_of(item)
+    sections = item.config.stash[SECTIONS]
+    if machine not in sections:
+        name = getattr(host.backend, "host", machine)
+        settings = _settings(host, item.config)
+        tallies = item.config.stash[TALLIES][machine]
+        sections[machine] = Section(name, Machine(host), settings, tallies=tallies)
+    given = [str(value) for name, value in item.callspec.params.items() if not name.startswith("_")]
+    name = item.originalname.removeprefix("test_").replace("_", " ")
+    text = inspect.cleandoc(item.function.__doc__ or "").partition("\n\n")[0]
+    check = Check(
+        f"{name}: {', '.join(given)}" if given else name,
+        " ".join(text.split()),
+        promises,
+        SECRETS in promises,
+        "left out" if left_out else "not run",
+    )
+    sections[machine].checks.append(check)
+    item.stash[CHECK] = check
 
 
 @pytest.hookimpl(trylast=True)
@@ -91,7 +143,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in ours:
         machine, promises = _machine_of(item), _promises(item)
         config.stash[ITEMS][item.nodeid] = machine, promises
-        if item.get_closest_marker("disruptive") and not config.getoption("disruptive"):
+        leave_out = bool(item.get_closest_marker("disruptive")) and not config.getoption(
+            "disruptive"
+        )
+        _note(item, promises, left_out=leave_out)
+        if leave_out:
             left_out.append(item)
             for number in promises:
                 config.stash[TALLIES][machine][number].left_out.append(item.name)
@@ -123,7 +179,36 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
                 tally.passed.remove(item.name)
         elif call.when == "call":
             tally.passed.append(item.name)
+    check = item.stash.get(CHECK, None)
+    if check:
+        _keep(check, report, call)
+    Machine.heard.clear()
     return report
+
+
+def _keep(check: Check, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    """Keep what a phase of the check came to, and what it ran."""
+    check.seconds += report.duration
+    check.commands += [Command.of(result, secret=check.secret) for result in Machine.heard]
+    if report.failed or report.skipped:
+        check.outcome = "failed"
+        if call.excinfo and not check.secret:
+            check.reason = call.excinfo.exconly(tryshort=True)[:2000]
+    elif report.when == "call":
+        check.outcome = "passed"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the page, where all checks ran that were to run."""
+    path, sections = session.config.getoption("report"), session.config.stash[SECTIONS]
+    if not path or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    try:
+        write(path, list(sections.values()))
+        session.config.stash[WRITTEN] = f"The evidence, as a page to keep: {path}"
+    except (NotWrittenError, AssertionError, RuntimeError) as error:
+        session.config.stash[WRITTEN] = f"{path} was not written: {error}"
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
@@ -134,15 +219,14 @@ def pytest_terminal_summary(
         terminalreporter.section(f"promises on {machine}")
         for line, failed in summary(tallies):
             terminalreporter.write_line(line, red=failed, bold=failed)
+    if WRITTEN in config.stash:
+        terminalreporter.write_line(f"\n{config.stash[WRITTEN]}")
 
 
 @pytest.fixture(scope="module")
 def stack(host: Host, pytestconfig: pytest.Config) -> Stack:
     """The stack on the machine at hand."""
-    # Only an inventory has variables; --hosts=ssh://... has none.
-    inventory = host.backend.NAME == "ansible"
-    variables = host.ansible.get_variables() if inventory else {}
-    return Stack(host, Settings(variables, _given(pytestconfig)))
+    return Stack(host, _settings(host, pytestconfig))
 
 
 @pytest.fixture(scope="module")

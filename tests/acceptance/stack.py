@@ -125,6 +125,11 @@ class Response:
         return f"{self.url} -> {self.status or self.error} {self.headers}\n{self.body[:600]}"
 
 
+def _containers(inspected: str) -> list[Container]:
+    found = [Container(data) for data in json.loads(inspected or "[]")]
+    return sorted(found, key=lambda container: container.name)
+
+
 class Stack:
     """One stack on one lab machine."""
 
@@ -190,9 +195,14 @@ class Stack:
             labels.append(f"label=com.docker.compose.service={service}")
         script = 'ids=$(docker ps -aq --no-trunc "$@") && [ -z "$ids" ] || docker inspect $ids'
         filters = [word for label in labels for word in ("--filter", label)]
-        result = self.machine.run("sh", "-c", script, "sh", *filters)
-        found = [Container(data) for data in json.loads(result.out or "[]")]
-        return sorted(found, key=lambda container: container.name)
+        result = self.machine.run(
+            *("sh", "-c", script, "sh", *filters),
+            shown=f"docker inspect, of all of {service or self.project}; in short",
+            short=lambda out: "\n".join(
+                f"{each.name} {each.state['Status']} {each.health}" for each in _containers(out)
+            ),
+        )
+        return _containers(result.out)
 
     def of(self, service: str) -> list[Container]:
         """The containers of a service; at least one, so that no loop over them is empty."""

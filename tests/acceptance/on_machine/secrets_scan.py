@@ -3,6 +3,8 @@
 Request: directory, project, files (secret file names); values, the directory with these files where
 it is not the stack's own. Answer: for each kind of place how many
 were looked at, how many of these hold the word that shows the look works, and the findings.
+With text (zlib, base64) instead of files: how many values are known here, and the names of the
+files whose values stand in that text.
 """
 
 import base64
@@ -11,6 +13,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
+import zlib
 from pathlib import Path
 
 request = json.loads(sys.argv[1])
@@ -49,6 +52,17 @@ def lines(*command: str) -> list:
     """Return the words of an output."""
     return run(*command).decode().split()
 
+
+if "text" in request:
+    text = zlib.decompress(base64.b64decode(request["text"]))
+    known = {path.name: values(path) for path in sorted((folder / "secrets").glob("[!.]*"))}
+    held = [
+        name
+        for name, found in known.items()
+        if any(form in text for value in found for form in forms(value))
+    ]
+    print(json.dumps({"known": sum(map(len, known.values())), "held": held}))
+    sys.exit()
 
 label = f"label=com.docker.compose.project={request['project']}"
 containers = lines("docker", "ps", "-aq", "--filter", label)
