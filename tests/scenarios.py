@@ -35,6 +35,7 @@ SETS = {
         "scaling",
         "storage",
         "limits",
+        "see",
         "interrupted",
         "rolling",
         "rotation",

@@ -69,6 +69,12 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.fixture(scope="session")
+def viewports() -> dict[str, dict[str, Any]]:
+    """What pages are looked at on, by name."""
+    return VIEWPORTS
+
+
 @pytest.fixture(scope="module")
 def address(host: Host, stack: Stack) -> str:
     """Where the page is, seen from the controller."""

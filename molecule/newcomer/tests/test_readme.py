@@ -158,6 +158,7 @@ def test_verify_shows_that_every_promise_holds(host: Host) -> None:
         if not re.search(rf"(?m)^✓ +{number} +{re.escape(title)} ", result.out)
     ]
     assert not missing, f"no ✓ before {missing}: {result}"
+    assert "The evidence, as a page to keep: build/verify.html" in result.out
 
 
 @pytest.mark.parametrize("line", ["make up", "make check"])
