@@ -55,7 +55,11 @@ def lines(*command: str) -> list:
 
 if "text" in request:
     text = zlib.decompress(base64.b64decode(request["text"]))
-    known = {path.name: values(path) for path in sorted((folder / "secrets").glob("[!.]*"))}
+    known = {
+        path.name: values(path)
+        for path in sorted((folder / "secrets").rglob("*"))
+        if path.is_file()
+    }
     held = [
         name
         for name, found in known.items()
