@@ -22,6 +22,8 @@ SUDO_AS_IS := $(SUDO:%=% --preserve-env)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 PLAY := $(BIN)/ansible-playbook -i $(INVENTORY) $(SET:%=-e %)
+# For verbs that answer a question: the answer alone on the standard output.
+ANSWER := ANSIBLE_STDOUT_CALLBACK=plain $(PLAY)
 VERIFY := $(BIN)/pytest tests/acceptance -q --hosts=ansible://lab --ansible-inventory=$(INVENTORY) \
   $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive) --report build/verify.html
 # Checks that start containers and write below /opt.
@@ -43,7 +45,7 @@ plan: $(VENV)/ready ## Show what up would change, and what drifted; change nothi
 
 .PHONY: releases
 releases: $(VENV)/ready ## List what was deployed: when, by whom, from which commit
-	$(PLAY) playbooks/releases.yml $(ARGS)
+	@$(ANSWER) playbooks/releases.yml $(ARGS)
 
 .PHONY: rollback
 rollback: $(VENV)/ready ## Go back to the release before, or to RELEASE=ID
@@ -68,9 +70,6 @@ destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard
 .PHONY: verify
 verify: $(VENV)/test-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all
 	@$(VERIFY)
-
-# Verbs that answer a question: the answer alone on the standard output.
-ANSWER := ANSIBLE_STDOUT_CALLBACK=plain $(PLAY)
 
 .PHONY: status
 status: $(VENV)/ready ## Show how every machine fares: JSON=1, make -s for JSON alone
