@@ -77,8 +77,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "com.docker.compose."
-# Until neighbours, which look every second, know a new replica.
+# Until clients, which look every second, know a new replica. Of another release, they may have no way
+# to say so.
 NOTICED_SECONDS = 20
+NOTICED_BY_OTHERS_SECONDS = 3
 # A server that ends this often by itself while it starts will not become healthy.
 MOST_RESTARTS = 2
 
@@ -188,6 +190,11 @@ def number_of(container: dict[str, Any]) -> int:
     return int(container["Config"]["Labels"][f"{LABEL}container-number"])
 
 
+def is_current(container: dict[str, Any], service: dict[str, Any]) -> bool:
+    """Tell whether Compose would leave the container as it is."""
+    return bool(container["Config"]["Labels"][f"{LABEL}config-hash"] == service["hash"])
+
+
 def name_of(container: dict[str, Any]) -> str:
     """The name that people type."""
     return container["Name"].lstrip("/")
@@ -262,20 +269,25 @@ def wait_healthy(project: Project, container: dict[str, Any], seconds: float) ->
         time.sleep(0.3)
 
 
-def wait_noticed(project: Project, container: dict[str, Any], noticed: dict[str, Any]) -> None:
+def wait_noticed(
+    project: Project, wanted: dict[str, Any], container: dict[str, Any], noticed: dict[str, Any]
+) -> None:
     """Wait until the service's clients know the new replica."""
     networks = container["NetworkSettings"]["Networks"].values()
     addresses = [str(ipaddress.ip_address(each["IPAddress"])) for each in networks]
     known = "|".join(map(re.escape, addresses))
     line = re.compile(noticed["line"].replace("{address}", f"({known})"), re.MULTILINE)
-    until = time.monotonic() + NOTICED_SECONDS
+    start = time.monotonic()
     for client in project.inspected():
         if service_of(client) != noticed["by"] or health_of(client) != "healthy":
             continue
+        ours = is_current(client, wanted[noticed["by"]])
         while not line.search(
             project.docker("exec", client["Id"], *noticed["command"], check=False)
         ):
-            if time.monotonic() > until:
+            if not ours and time.monotonic() > start + NOTICED_BY_OTHERS_SECONDS:
+                break
+            if time.monotonic() > start + NOTICED_SECONDS:
                 raise RolloutError(
                     f"{name_of(client)} does not know {name_of(container)} "
                     f"after {NOTICED_SECONDS} s"
@@ -322,11 +334,7 @@ def replace(project: Project, wanted: dict[str, Any], name: str) -> None:
         return
     service = service_of(old)
     there = [each for each in project.inspected() if service_of(each) == service]
-    current = [
-        each
-        for each in there
-        if each["Config"]["Labels"][f"{LABEL}config-hash"] == wanted[service]["hash"]
-    ]
+    current = [each for each in there if is_current(each, wanted[service])]
     for each in current:
         # Of a run that was killed before it was started.
         if each["State"]["Status"] not in ("running", "restarting", "paused"):
@@ -339,7 +347,7 @@ def replace(project: Project, wanted: dict[str, Any], name: str) -> None:
         for each in [new] if new else [e for e in there if e in current]:
             healthy = wait_healthy(project, each, given["timeout"])
             if service in given["noticed"]:
-                wait_noticed(project, healthy, given["noticed"][service])
+                wait_noticed(project, wanted, healthy, given["noticed"][service])
     except RolloutError:
         if new:
             project.docker("rm", "--force", new["Id"], check=False)
@@ -388,7 +396,7 @@ def look_at(
 ) -> dict[str, Any]:
     """Say how a container fares and whether it is as wanted; put its limits back if asked to."""
     current = about is not None and (
-        container["Config"]["Labels"][f"{LABEL}config-hash"] == about["hash"]
+        is_current(container, about)
         and images.get(about["image"], container["Image"]) == container["Image"]
     )
     drift = {}
