@@ -77,7 +77,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "com.docker.compose."
-# Until clients, which look every second, know a new replica. Of another release, they may have no way
+# Until clients, which look every second, know a new replica. One of another release may have no way
 # to say so.
 NOTICED_SECONDS = 20
 NOTICED_BY_OTHERS_SECONDS = 3
