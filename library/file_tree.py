@@ -29,7 +29,8 @@ options:
     default: []
     suboptions:
       path: {description: Absolute path., type: path, required: true}
-      content: {description: The whole text., type: str, required: true}
+      content: {description: The whole text., type: str}
+      secret: {description: The whole text in place of C(content), shown nowhere., type: str}
       mode: {description: Octal mode as a string., type: raw, required: true}
       owner: {description: User name or uid., type: str}
       group: {description: Group name or gid., type: str}
@@ -37,6 +38,11 @@ options:
         description: Write the file only where there is none; what people edited stays.
         type: bool
         default: false
+  absent:
+    description: Absolute paths of files that there must not be.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full}
@@ -44,7 +50,7 @@ attributes:
 
 RETURN = r"""
 paths:
-  description: The paths that were created, written, or given another owner or mode.
+  description: The paths that were created, written, removed, or given another owner or mode.
   returned: always
   type: list
   elements: str
@@ -101,11 +107,16 @@ def ensure_file(module: AnsibleModule, entry: dict[str, Any]) -> dict[str, Any] 
     path = Path(entry["path"])
     if path.is_dir():
         module.fail_json(msg=f"{path} is a directory: move it away, then run this again.")
+    secret = entry["secret"] is not None
+    if secret:
+        entry = {**entry, "content": entry["secret"]}
     before = path.read_bytes() if path.is_file() else None
     same = before == entry["content"].encode()
     written = before is None or not (same or entry["keep"])
     if written and not module.check_mode:
         write_atomically(module, entry)
+    if written and secret:
+        return {"prepared": f"{path}: content\n"}
     if written:
         header = {"before_header": str(path), "after_header": str(path)}
         shown = (before or b"").decode(errors="replace")
@@ -124,7 +135,8 @@ def main() -> None:
         "group": {"type": "str"},
     }
     content = {
-        "content": {"type": "str", "required": True},
+        "content": {"type": "str"},
+        "secret": {"type": "str", "no_log": True},
         "keep": {"type": "bool", "default": False},
     }
     module = AnsibleModule(
@@ -140,7 +152,10 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": attributes | content,
+                "required_one_of": [("content", "secret")],
+                "mutually_exclusive": [("content", "secret")],
             },
+            "absent": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -156,6 +171,12 @@ def main() -> None:
             if diff is not None:
                 paths.append(entry["path"])
                 diffs.append(diff)
+        for path in map(Path, module.params["absent"]):
+            if path.is_file() or path.is_symlink():
+                if not module.check_mode:
+                    path.unlink()
+                paths.append(str(path))
+                diffs.append({"prepared": f"{path}: removed\n"})
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}", paths=paths)
     module.exit_json(changed=bool(paths), paths=paths, diff=diffs)

@@ -170,3 +170,26 @@ def test_file_that_is_no_text_is_replaced(tree: dict[str, Any], tmp_path: Path) 
     path.write_bytes(b"\xff\x00")
     assert file_tree(**tree).answer["paths"] == [str(path)]
     assert path.read_bytes() == "ä\r\nb\n".encode()
+
+
+def test_secret_is_written_and_shown_nowhere(tree: dict[str, Any], tmp_path: Path) -> None:
+    entry = {"path": str(tmp_path / "d/key"), "secret": "correct-horse", "mode": "0400"}
+    tree["files"] = [entry]
+    result = file_tree(**tree)
+    assert (tmp_path / "d/key").read_text() == "correct-horse"
+    assert "correct-horse" not in result.output
+    again = file_tree(**tree)
+    assert not again.changed
+    assert "correct-horse" not in again.output
+
+
+def test_a_file_that_must_not_be_is_removed(tree: dict[str, Any], tmp_path: Path) -> None:
+    file_tree(**tree)
+    gone = [str(tmp_path / "d/a"), str(tmp_path / "never")]
+    would = file_tree(**tree | {"files": [], "absent": gone}, check=True)
+    assert would.answer["paths"] == [gone[0]]
+    assert (tmp_path / "d/a").exists()
+    result = file_tree(**tree | {"files": [], "absent": gone})
+    assert result.answer["paths"] == [gone[0]]
+    assert not (tmp_path / "d/a").exists()
+    assert not file_tree(**tree | {"files": [], "absent": gone}).changed
