@@ -585,6 +585,54 @@ def test_programs_and_extensions_work(stack_like: Container) -> None:
     stack_like.output_of("pg_verifybackup", "/dev/shm/copy")
 
 
+PGBACKREST = """
+[global]
+repo1-path=/tmp/repository
+log-level-file=off
+[stackyard]
+pg1-path=/var/lib/postgresql/data
+"""
+
+
+def test_segments_are_archived_once_backups_are_of_this_cluster(
+    yard: Yard, database_image: Image, tmp_path: Path
+) -> None:
+    """The archive command succeeds without keeping anything until then."""
+    tmp_path.chmod(0o755)
+    settings = tmp_path / "settings"
+    settings.mkdir(mode=0o755)
+    container = yard.start(
+        database_image.reference,
+        "postgres", "--archive_mode=on", "--archive_command=pgbackrest-archive %p",
+        options=[*LOCKED_DOWN, on(yard.volume()), "--tmpfs=/tmp:uid=999,mode=0700",
+                 f"--volume={settings}:/etc/pgbackrest:ro"],
+        env=PASSWORD,
+    )  # fmt: skip
+    ready(container)
+
+    def archived() -> int:
+        """Switch to another segment; return how many the repository has afterwards."""
+        sql(container, "CREATE TABLE IF NOT EXISTS t (); DROP TABLE t")
+        name = sql(container, "SELECT pg_walfile_name(pg_switch_wal())")
+        container.wait_while_running(
+            lambda: sql(container, "SELECT last_archived_wal FROM pg_stat_archiver") >= name,
+            "the segment's end",
+        )
+        found = container.execute("find", "/tmp/repository", "-name", "0*-*").out
+        return len(found.split())
+
+    assert archived() == 0
+    (settings / "pgbackrest.conf").write_text(PGBACKREST, encoding="utf-8")
+    container.output_of("pgbackrest", "--stanza=stackyard", "stanza-create")
+    assert archived() == 0
+    identifier = sql(container, "SELECT system_identifier FROM pg_control_system()")
+    container.output_of("sh", "-c", "echo 1 >/tmp/repository/archive-of")
+    assert archived() == 0
+    container.output_of("sh", "-c", f"echo {identifier} >/tmp/repository/archive-of")
+    assert archived() == 1
+    container.output_of("pgbackrest", "--stanza=stackyard", "check")
+
+
 def test_jit_asked_for_is_absent_rather_than_an_error(plain: Container) -> None:
     query = "SELECT pg_jit_available(), sum(x) FROM generate_series(1, 10) x"
     assert sql(plain, f"SET jit = on; SET jit_above_cost = 0; {query}") == "f|55"
