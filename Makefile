@@ -64,8 +64,21 @@ down: $(VENV)/ready ## Stop the stack and keep its data
 	$(PLAY) playbooks/down.yml $(ARGS)
 
 .PHONY: destroy
-destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard
-	$(PLAY) playbooks/destroy.yml -e confirm=$(CONFIRM) $(ARGS)
+destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard, BACKUPS=remove for these too
+	$(PLAY) playbooks/destroy.yml -e confirm=$(CONFIRM) $(BACKUPS:%=-e backups=%) $(ARGS)
+
+.PHONY: backup
+backup: $(VENV)/ready ## Back up the database: FETCH=directory for a copy here
+	$(PLAY) playbooks/backup.yml -e '{"stack_backup_fetch": "$(abspath $(FETCH))"}' $(ARGS)
+
+.PHONY: restore
+restore: $(VENV)/ready ## Return to the newest backup: TIME='...', BACKUP=label, FROM=copy, UNDO=1
+	$(PLAY) playbooks/restore.yml -e '{"stack_backup_time": "$(TIME)", "stack_backup_label": "$(BACKUP)"}' \
+	  -e '{"stack_backup_from": "$(abspath $(FROM))", "stack_backup_undo": $(if $(UNDO),true,false)}' $(ARGS)
+
+.PHONY: restore-drill
+restore-drill: $(VENV)/ready ## Restore the newest backup beside the stack, and say what is in it
+	$(PLAY) playbooks/restore_drill.yml $(ARGS)
 
 .PHONY: verify
 verify: $(VENV)/test-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all

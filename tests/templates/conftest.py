@@ -211,6 +211,7 @@ class Renderer:
             "ansible_connection": "local",
             "inventory_hostname": "localhost",
             "docker_engine_found": {"machine": {"cores": 64}},
+            "stack_images_refs": IMAGES[combination.images],
             "stack_images_references": {
                 **{service: f"stackyard/{service}:0123456789ab" for service in SERVICES},
                 **IMAGES[combination.images],

@@ -36,6 +36,8 @@ POSTGRESQL = {
     *("maintenance_work_mem", "max_connections", "max_parallel_workers_per_gather"),
     *("password_encryption", "log_min_messages"),
 }
+# Of an image of ours, which alone can archive.
+POSTGRESQL_ARCHIVE = {"archive_mode", "archive_command", "archive_timeout"}
 POSTGRESQL_IN_DEV = {"log_statement", "log_connections", "log_disconnections"}
 HEALTH = {
     "gateway": "http://127.0.0.1:8080/health",
@@ -302,7 +304,17 @@ def test_config_is_mounted_as_a_directory_and_read_only(stacks: list[Stack]) -> 
     for stack in stacks:
         mounts = [v for s in stack.services.values() for v in s.get("volumes", [])]
         binds = {mount["source"]: mount for mount in mounts if mount["type"] == "bind"}
-        assert {source.rsplit("/config/")[1] for source in binds} == {"api", "database", "gateway"}
+        backups = [source for source in binds if source.endswith("/backups")]
+        assert len(backups) == (stack.combination.images == "built")
+        for source in backups:
+            # The one place that the database writes to besides its volume.
+            del binds[source]
+        ours = {"backup"} if backups else set()
+        assert {source.rsplit("/config/")[1] for source in binds} == {
+            "api",
+            "database",
+            "gateway",
+        } | ours
         for mount in binds.values():
             assert mount["read_only"] is True
             # A missing directory is an error to see, not one to make as root.
@@ -358,7 +370,23 @@ def test_postgresql_is_told_nothing_that_no_check_knows(stacks: list[Stack]) -> 
     for stack in stacks:
         # Its defaults write what was committed, and name nobody in its title.
         told = POSTGRESQL if stack.prod else POSTGRESQL | POSTGRESQL_IN_DEV
-        assert set(stack.flags("database")) == told
+        ours = stack.combination.images == "built"
+        assert set(stack.flags("database")) == (told | POSTGRESQL_ARCHIVE if ours else told)
+
+
+def test_our_database_archives_and_the_official_one_does_not(stacks: list[Stack]) -> None:
+    for stack in stacks:
+        flags = stack.flags("database")
+        mounts = {v["target"]: v for v in stack.services["database"]["volumes"]}
+        places = {"/var/lib/pgbackrest": "/backups", "/etc/pgbackrest": "/config/backup"}
+        if stack.combination.images != "built":
+            assert not places.keys() & mounts.keys()
+            continue
+        assert flags["archive_command"] == "pgbackrest-archive %p"
+        assert (flags["archive_mode"], flags["archive_timeout"]) == ("on", "60s")
+        for target, source in places.items():
+            assert mounts[target]["source"].endswith(source)
+            assert not mounts[target]["bind"].get("create_host_path")
 
 
 def test_postgresql_lives_within_its_memory(stacks: list[Stack]) -> None:

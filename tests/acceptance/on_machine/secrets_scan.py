@@ -101,11 +101,12 @@ def of_processes(name: str) -> list:
 
 
 def rendered() -> list:
-    """Return all files of the stack but the secrets themselves."""
+    """Return all files of the stack but the secrets, and backups, which are compressed."""
+    others = {folder / "secrets", folder / "backups"}
     return [
         (str(path), path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and folder / "secrets" not in path.parents
+        if path.is_file() and not others & set(path.parents)
     ]
 
 
