@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "build/scenarios"
 # The machines' names stand in molecule/resources/vars/machines.yml. The longest set comes first.
 SETS = {
-    "debian12": ["provision", "health", "secrets", "development", "refusals"],
+    "debian12": ["provision", "health", "secrets", "development", "backup", "refusals"],
     "debian13": [
         "provision",
         "isolation",
