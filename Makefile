@@ -112,7 +112,7 @@ ENGINE_AND_IMAGES := --tags docker_engine,stack_images
 test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at the end
 	$(call phase,lint,$(MAKE) lint)
 	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)')
-	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/modules)
+	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/chaos tests/modules)
 	$(call phase,templates,$(BIN)/pytest -q tests/templates)
 	$(call phase,images,$(ROOT_PYTEST) tests/images)
 	$(call phase,api,$(ROOT_PYTEST) tests/api)
@@ -122,7 +122,7 @@ test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at 
 test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minute
 	$(call phase,lint,$(MAKE) lint)
 	@docker compose version >/dev/null 2>&1 || $(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine'
-	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/mutation tests/templates)
+	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/mutation tests/chaos tests/templates)
 
 # Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
 SCENARIO ?=
@@ -139,6 +139,11 @@ mutate: $(VENV)/test-ready ## Break each promise on purpose, and see its check f
 	@$(MAKE) up $(THIS_MACHINE)
 	@status=0; $(SUDO_AS_IS) $(BIN)/python -m tests.mutation || status=$$?; \
 	  $(MAKE) destroy $(THIS_MACHINE) CONFIRM=stackyard-test; exit $$status
+
+.PHONY: chaos
+chaos: $(VENV)/test-ready ## Break the stack at random, under load: CONFIRM=stackyard, DURATION=120, SEED=4711
+	@$(BIN)/python -m chaos --inventory=$(INVENTORY) --confirm='$(CONFIRM)' \
+	  --duration='$(or $(DURATION),120)' --seed='$(SEED)' --faults='$(FAULTS)' $(SET:%=--set '%')
 
 .PHONY: bench-requests
 bench-requests: ## Measure requests through the gateway, against a plain FastAPI app

@@ -40,6 +40,7 @@ SETS = {
         "rolling",
         "rotation",
         "boot",
+        "chaos",
         "browser",
     ],
     "newcomer": ["newcomer"],

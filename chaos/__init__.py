@@ -1,0 +1,1 @@
+"""Faults at random under load, and what became of requests and rows: python -m chaos."""
