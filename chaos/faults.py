@@ -22,8 +22,10 @@ FULL_SECONDS = 6.0
 HUNG_SECONDS = 150.0
 # Free on the small disk before it is filled.
 ROOM = 96 << 20
+# Has PostgreSQL begin a new segment of its log.
+SPEND = ["SELECT pg_switch_wal()", "SELECT pg_logical_emit_message(true, 'chaos', 'x')"]
 # Where a run may be killed: at the task of that number, counted from preflight.
-TASKS = (10, 70)
+TASKS = (25, 52)
 
 
 class Lab(NamedTuple):
@@ -97,8 +99,14 @@ def cut_off(lab: Lab) -> str:
 
 def fill_disk(lab: Lab) -> str:
     """Fill the database's disk, which is a small one for the time of the run."""
+    database = lab.stack.one("database")
+    psql = ["psql", "-X", "-q", "-U", "postgres", "-d", "stackyard"]
+    words = [word for statement in SPEND for word in ("-c", statement)]
     try:
         disk(lab.stack, "fill")
+        # Segments that are there already would take writes for long.
+        spent = (lab.stack.try_exec(database, *psql, *words).code for _ in range(12))
+        assert any(spent), "twelve new segments found room on a full disk"
         time.sleep(FULL_SECONDS)
     finally:
         disk(lab.stack, "drain")
