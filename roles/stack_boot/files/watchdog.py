@@ -186,7 +186,8 @@ class Watchdog:
         known = self.cases
         self.cases = {each.id: known.get(each.id, Case()) for each in containers}
         held = self.held()
-        for each in containers:
+        # Those that are well first: others may have waited for them.
+        for each in sorted(containers, key=lambda container: container.health == "unhealthy"):
             case = self.cases[each.id]
             if each.health != "unhealthy":
                 self.well(each, case, now)
