@@ -66,7 +66,8 @@ def test_killed_watchdog_is_back(stack: Stack) -> None:
     wait_until(
         lambda: stack.machine.run(*ask).out.strip() not in ("0", pid), 30, "it is started again"
     )
-    assert stack.machine.run("systemctl", "is-active", unit).out.strip() == "active"
+    ready = ("systemctl", "is-active", "--quiet", unit)
+    wait_until(lambda: stack.machine.try_run(*ready).code == 0, 10, "it says that it is ready")
     timeout = stack.machine.run("systemctl", "show", "--value", "--property=WatchdogUSec", unit)
     assert timeout.out.strip() == "5min"
 
