@@ -28,17 +28,24 @@ ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "build/scenarios"
 # The machines' names stand in molecule/resources/vars/machines.yml. The longest set comes first.
 SETS = {
-    "debian12": ["provision", "health", "secrets", "development", "backup", "refusals"],
+    "debian12": [
+        "provision",
+        "health",
+        "secrets",
+        "development",
+        "backup",
+        "rotation",
+        "see",
+        "refusals",
+    ],
     "debian13": [
         "provision",
         "isolation",
         "scaling",
         "storage",
         "limits",
-        "see",
         "interrupted",
         "rolling",
-        "rotation",
         "boot",
         "chaos",
         "browser",

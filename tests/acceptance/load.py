@@ -33,8 +33,8 @@ class Load:
         return self.report["slow"]
 
     @property
-    def items(self) -> dict[str, str]:
-        """Path and name of what was acknowledged."""
+    def items(self) -> dict[str, list[str]]:
+        """Path of each item that was acknowledged, and the names that it may have."""
         return self.report["items"]
 
     def failures(self) -> str:
@@ -75,9 +75,9 @@ def steady_load(stack: Stack, rate: int = 100, slow: int = 4, least: int = 0) ->
 def missing_writes(stack: Stack, load: Load) -> list[str]:
     """Acknowledged writes that the database does not have as they were."""
     rows = dict(stack.sql("SELECT id, name FROM items"))
-    wanted = {path.rpartition("/")[2]: name for path, name in load.items.items()}
+    wanted = {path.rpartition("/")[2]: names for path, names in load.items.items()}
     return [
-        f"item {number} is {rows.get(number, 'lost')!r}, not {name!r}"
-        for number, name in wanted.items()
-        if rows.get(number) != name
+        f"item {number} is {rows.get(number, 'lost')!r}, not {' or '.join(names)!r}"
+        for number, names in wanted.items()
+        if rows.get(number) not in names
     ]

@@ -74,7 +74,6 @@ def test_a_change_of_the_database_is_announced_and_ridden_out(
     assert lives(stack, "gateway", "frontend", "api", "cache") == others
     assert stack.get("/api/health").status == 200
     assert missing_writes(stack, load) == []
-    controller.deploy("prod")
 
 
 @pytest.mark.disruptive
@@ -82,6 +81,7 @@ def test_the_gateways_configuration_is_reloaded_and_nothing_is_dropped(
     stack: Stack, controller: Controller
 ) -> None:
     """What is loaded has a name; the next run finds that it is not the file's."""
+    controller.deploy("prod")
     before = lives(stack, "gateway")
     path = f"{stack.directory}/config/gateway/haproxy.cfg"
     stack.machine.run(
@@ -93,7 +93,7 @@ def test_the_gateways_configuration_is_reloaded_and_nothing_is_dropped(
     assert '"0123" if { path /loaded }' in stack.machine.read(path)
     gateway = stack.one("gateway")
     with steady_load(stack, rate=120) as load:
-        stack.machine.run("docker", "kill", "--signal", "HUP", gateway.id)
+        stack.exec(gateway, "reload")
         run = controller.deploy("prod")
     assert "told to load its configuration again" in run.output
     assert not load.failures(), load.failures()
