@@ -69,6 +69,7 @@ report: {description: Health output and log of a replica that did not become hea
 import ipaddress
 import json
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -83,6 +84,12 @@ NOTICED_SECONDS = 20
 NOTICED_BY_OTHERS_SECONDS = 3
 # A server that ends this often by itself while it starts will not become healthy.
 MOST_RESTARTS = 2
+
+# What there is on a machine without an engine.
+NOTHING: dict[str, Any] = {
+    **{"wanted": {}, "containers": [], "outdated": {}, "changes": {}, "drift": [], "edited": []},
+    **{"release": "", "stale": [], "settled": False},
+}
 
 
 class RolloutError(Exception):
@@ -375,6 +382,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
+    if module.check_mode and shutil.which("docker") is None:
+        # A bare machine: the run would have installed an engine by now.
+        module.exit_json(changed=False, **NOTHING)
     with tempfile.TemporaryDirectory() as scratch:
         project = Project(module, scratch)
         try:
