@@ -425,11 +425,11 @@ def test_every_tmpfs_is_full_at_its_size(stack: Stack) -> None:
 OVERFLOW = """
 import sys
 from redis import Redis
-from stackyard_api.settings import Settings, read_password
+from stackyard_api.settings import Settings, read_passwords
 settings = Settings.from_environment()
 cache = Redis(
     host=settings.cache_host, port=settings.cache_port, username=settings.cache_user,
-    password=read_password(settings.cache_password_file), socket_timeout=10,
+    password=read_passwords(settings.cache_password_file)[0], socket_timeout=10,
 )
 keys = [f"item:acceptance-{number}" for number in range(int(sys.argv[1]) >> 18)]
 try:
