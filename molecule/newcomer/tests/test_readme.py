@@ -161,11 +161,18 @@ def test_verify_shows_that_every_promise_holds(host: Host) -> None:
     assert "The evidence, as a page to keep: build/verify.html" in result.out
 
 
-@pytest.mark.parametrize("line", ["make up", "make check"])
+@pytest.mark.parametrize("line", ["make up", "make plan"])
 def test_nothing_is_left_to_change(host: Host, line: str) -> None:
     result = typed_well(host, line)
     assert "changed=" in result.out, str(result)
     assert changed(result) == 0, str(result)
+
+
+def test_day_two_begins_with_a_look(host: Host) -> None:
+    assert "1 of 1 well" in typed_well(host, "make status").out
+    assert re.search(r"(?m)^\* \d{8}-\d{6} ", typed_well(host, "make releases").out)
+    rotated = typed_well(host, "make rotate-secrets")
+    assert "The old ones are refused." in " ".join(rotated.out.split()), str(rotated)
 
 
 def at_debug_ports(stack: Stack) -> set[str]:
