@@ -135,3 +135,8 @@ def test_half_a_release_is_none(project: Path) -> None:
     result = record(project, "second")
     assert ids(result) == [result.answer["current"], first]
     assert not (project / "releases/.20990101-000000").exists()
+
+
+def test_check_mode_keeps_nothing(project: Path) -> None:
+    assert not record(project, check=True).changed
+    assert not (project / "releases").exists()

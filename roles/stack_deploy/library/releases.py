@@ -14,7 +14,7 @@ description:
     with O(release) it notes that this earlier one runs again. A failed one is kept, for its images
     and for people, and never becomes current.
   - C(restored) writes the files of O(release) back, once it has seen all of its images.
-    C(listed) changes nothing.
+    C(listed) changes nothing, and in check mode C(recorded) does not either.
   - Beyond O(keep), the oldest are forgotten, with those of their images that no release of any
     project on this machine names and no container uses. The current one stays, and so does the one
     before it.
@@ -227,7 +227,7 @@ def run(given: dict[str, Any], *, check: bool) -> dict[str, Any]:
         )
         for name in release["files"] if changed and not check else []:
             write(project / name, (kept / name).read_bytes(), (kept / name).stat().st_mode & 0o777)
-    elif given["state"] == "recorded":
+    elif given["state"] == "recorded" and not check:
         folder.mkdir(mode=0o750, exist_ok=True)
         for leftover in folder.glob(".[0-9]*"):
             # Of a run that was killed while it wrote.
