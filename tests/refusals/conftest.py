@@ -230,7 +230,10 @@ def lab(
 
 @pytest.fixture(scope="module")
 def attempt(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Attempt]:
-    """Return the outcome of a case. Those of the file run from now on, a core each."""
+    """Return the outcome of a case. Those of the file run from now on, a core each.
+
+    A file whose cases come as far as the lock has them run one after another: SIDE_BY_SIDE = 1.
+    """
     cases = {
         item.callspec.params["case"].name: item.callspec.params["case"]
         for item in request.session.items
@@ -238,7 +241,8 @@ def attempt(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Attempt]:
         and item.path == request.path
         and "case" in getattr(getattr(item, "callspec", None), "params", {})
     }
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    workers = getattr(request.module, "SIDE_BY_SIDE", os.cpu_count())
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         started: dict[str, Future[Outcome]] = {
             name: pool.submit(lab.attempt, case) for name, case in cases.items()
         }
