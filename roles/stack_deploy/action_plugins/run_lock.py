@@ -16,9 +16,10 @@ from ansible.plugins.action import ActionBase
 LONGEST_SECONDS = 2 * 3600
 
 
-def boot() -> str:
-    """Tell one boot of one machine from all others."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+def here() -> str:
+    """Tell where process numbers mean the same: one boot of a machine, one container on it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def began(process: int) -> str:
@@ -36,7 +37,7 @@ def this_run(purpose: str) -> dict[str, str]:
     # Tasks run in children of its process.
     process = os.getppid()
     return {
-        "run": f"{boot()}/{process}/{began(process)}",
+        "run": f"{here()}/{process}/{began(process)}",
         "by": os.environ.get("SUDO_USER") or getpass.getuser(),
         "on": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -47,7 +48,7 @@ def this_run(purpose: str) -> dict[str, str]:
 def is_over(holder: dict[str, Any], seconds: int) -> bool:
     """Tell whether the run that holds the lock has ended without giving it back."""
     where, process, start = [*str(holder.get("run", "")).split("/"), "", "", ""][:3]
-    if where == boot():
+    if where == here():
         return not process.isdecimal() or began(int(process)) != start
     return seconds > LONGEST_SECONDS
 

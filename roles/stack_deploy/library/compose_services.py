@@ -320,7 +320,7 @@ def create_one(project: Project, wanted: dict[str, Any], service: str) -> dict[s
     ]
     error = None
     try:
-        project.compose("up", "--detach", "--no-recreate", "--pull=never", *scales, service)
+        project.compose("up", "--detach", "--no-recreate", *scales, service)
     except RolloutError as problem:
         error = problem
     known = {each["Id"] for each in before}
