@@ -63,11 +63,12 @@ def tmpfs_sizes(pid: int) -> dict:
     return sizes
 
 
+# Read once: what lives for a moment only is there as it was, or not at all.
+everybody = {int(folder.name): status(int(folder.name)) for folder in Path("/proc").glob("[0-9]*")}
 parents: dict = {}
-for folder in Path("/proc").glob("[0-9]*"):
-    fields = status(int(folder.name))
-    if fields:
-        parents.setdefault(int(fields["PPid"]), []).append(int(folder.name))
+for number, about in everybody.items():
+    if about:
+        parents.setdefault(int(about["PPid"]), []).append(number)
 
 
 def family(pid: int) -> list:
@@ -80,7 +81,7 @@ def family(pid: int) -> list:
 
 def process(pid: int) -> dict:
     """Return who the process is and what it may do."""
-    fields = status(pid)
+    fields = everybody[pid]
     names = ("State", "Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")
     return {
         "pid": pid,
