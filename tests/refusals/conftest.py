@@ -42,7 +42,7 @@ ARTEFACTS = re.compile(
 )
 
 # What no refused run may alter: files as a process of the machine sees them, and the engine's own.
-# The database sends its log to the backups every few minutes, whoever runs.
+# Not the log that the database archives: it sends a segment a minute while there are writes.
 LOOK = r"""
 set -euo pipefail
 files() {
