@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -59,3 +61,16 @@ def test_check_mode_takes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     module(lock=str(path), holder=RUNS[0], check=True)
     assert not path.exists()
+
+
+def where(*around: str) -> str:
+    """Tell what the controller's side takes for the place where it runs."""
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import run_lock; print(run_lock.here())"
+    plugins = str(ROOT / "roles/stack_deploy/action_plugins")
+    command = [*around, sys.executable, "-c", program, plugins]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_process_numbers_of_another_container_are_not_judged() -> None:
+    assert where() == where()
+    assert where("unshare", "--pid", "--fork") != where()
