@@ -52,6 +52,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "com.docker.compose."
 COLUMNS = rf'{{{{.ID}}}}\t{{{{.Label "{LABEL}service"}}}}\t{{{{.Label "{LABEL}container-number"}}}}'
+STACK = "com.docker.stack.namespace"
+TASKS = r'{{.ID}}\t{{.Label "com.docker.swarm.task.name"}}'
 # What a client wrote into a request may stand in a log.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -87,6 +89,13 @@ def main() -> None:
     rows = [
         row.split("\t") for row in asked("ps", "-a", *options, "--format", COLUMNS)[0].splitlines()
     ]
+    # On a swarm, what runs of it on this machine.
+    mine = ("--filter", f"label={STACK}={given['project']}")
+    for row in asked("ps", "-a", *mine, "--format", TASKS)[0].splitlines():
+        container, task = row.split("\t")
+        service, slot, _ = task.removeprefix(f"{given['project']}_").rsplit(".", 2)
+        # A service that every node has once has no number.
+        rows.append([container, service, slot if slot.isdecimal() else "1"])
     services = [service for _, service, _ in rows]
     wanted = [row for row in rows if row[1] in (given["services"] or services)]
     limits = [

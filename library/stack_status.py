@@ -204,6 +204,7 @@ class Status:
             ("env", "engine", "release", "backup", "certificate")
         )
         self.about["services"] = []
+        self.on_a_swarm = False
         self.about["state"] = self.look(days) or ("ill" if self.problems else "well")
         self.about["problems"] = self.problems
 
@@ -238,7 +239,9 @@ class Status:
         self.about["certificate"] = self.noted(certificate(path, days))
         wanted = self.wanted()
         if not replicas:
-            self.problems.insert(0, "the stack is down: make up brings it back")
+            down = "is down: make up brings it back"
+            swarms = "is one on a swarm: make status ORCHESTRATOR=swarm tells how it fares"
+            self.problems.insert(0, f"the stack {swarms if self.on_a_swarm else down}")
             return "down"
         names = [*wanted, *sorted({each.service for each in replicas} - set(wanted))]
         for name in names:
@@ -274,8 +277,9 @@ class Status:
             return {}
         active = self.directory / ".env"
         text = active.read_text(encoding="utf-8") if active.exists() else ""
-        match = re.search(r"^COMPOSE_FILE=.*docker-compose\.(\w+)\.yml$", text, re.M)
+        match = re.search(r"^COMPOSE_FILE=[^:]+:docker-compose\.(\w+)\.yml(:.+)?$", text, re.M)
         self.about["env"] = match[1] if match else None
+        self.on_a_swarm = bool(match and match[2])
         services = json.loads(shown)["services"]
         return {
             name: (services[name].get("deploy") or {}).get("replicas", 1)

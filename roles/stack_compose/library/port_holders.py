@@ -18,6 +18,10 @@ options:
     description: A Compose project whose own containers do not count.
     type: str
     required: true
+  stack:
+    description: A stack on a swarm whose own containers do not count either.
+    type: str
+    default: ""
 attributes:
   check_mode: {support: full}
 """
@@ -27,6 +31,10 @@ holders:
   description: By port, as text, who holds it; a port that is free or the project's own is absent.
   returned: always
   type: dict
+on_a_swarm:
+  description: Whether a swarm's stack of the project's name runs here.
+  returned: always
+  type: bool
 """
 
 import errno
@@ -40,18 +48,25 @@ from ansible.module_utils.basic import AnsibleModule
 LISTEN = "0A"
 
 
-def published_ports(module: AnsibleModule) -> dict[int, tuple[str, str]]:
-    """Return container name and Compose project by published TCP port."""
+def containers(module: AnsibleModule) -> list[list[str]]:
+    """Return name, Compose project, stack and ports of each container that runs."""
     if shutil.which("docker") is None:
-        return {}
-    columns = r'{{.Names}}\t{{.Label "com.docker.compose.project"}}\t{{.Ports}}'
+        return []
+    labels = ("com.docker.compose.project", "com.docker.stack.namespace")
+    columns = "\t".join(
+        ("{{.Names}}", *(f'{{{{.Label "{each}"}}}}' for each in labels), "{{.Ports}}")
+    )
     _, output, _ = module.run_command(["docker", "ps", "--format", columns])
+    return [line.split("\t") for line in output.splitlines()]
+
+
+def published_ports(there: list[list[str]]) -> dict[int, tuple[str, str, str]]:
+    """Return container name, Compose project and stack by published TCP port."""
     published = {}
-    for line in output.splitlines():
-        name, project, ports = line.split("\t")
+    for name, project, stack, ports in there:
         for first, last in re.findall(r":(\d+)(?:-(\d+))?->[\d-]+/tcp", ports):
             for port in range(int(first), int(last or first) + 1):
-                published[port] = (name, project)
+                published[port] = (name, project, stack)
     return published
 
 
@@ -92,19 +107,23 @@ def main() -> None:
         argument_spec={
             "ports": {"type": "list", "elements": "int", "required": True},
             "project": {"type": "str", "required": True},
+            "stack": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    published = published_ports(module)
+    there = containers(module)
+    published = published_ports(there)
+    on_a_swarm = any(stack == module.params["project"] for _, _, stack, _ in there)
     holders = {}
     for port in module.params["ports"]:
-        container, project = published.get(port, ("", ""))
+        container, project, stack = published.get(port, ("", "", ""))
         if container:
-            if project != module.params["project"]:
+            own = module.params["stack"]
+            if project != module.params["project"] and not (own and stack == own):
                 holders[str(port)] = f"container {container}"
         elif not is_free(port):
             holders[str(port)] = listening_program(port)
-    module.exit_json(changed=False, holders=holders)
+    module.exit_json(changed=False, holders=holders, on_a_swarm=on_a_swarm)
 
 
 if __name__ == "__main__":
