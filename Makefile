@@ -9,6 +9,8 @@ ENV ?= prod
 INVENTORY ?= inventory/hosts.yml
 # Settings for this run: make up SET='stack_compose_api_replicas=4 stack_dir=/srv/stack'
 SET ?=
+# swarm: one stack on all machines together, with every verb.
+ORCHESTRATOR ?=
 # More for ansible-playbook: make up ARGS='--limit lab1'
 ARGS ?=
 
@@ -20,12 +22,19 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SUDO_AS_IS := $(SUDO:%=% --preserve-env)
 # Ansible and testinfra look for their programs by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# ansible-lint and Molecule read all of Ansible's settings as if they were Python. One is a directory of
+# a random name, and now and then that looks like a number with a keyword behind it.
+NO_NUMBER := invalid decimal literal
+export PYTHONWARNINGS ?= ignore:$(NO_NUMBER):SyntaxWarning
 
-PLAY := $(BIN)/ansible-playbook -i $(INVENTORY) $(SET:%=-e %)
+# A run on many machines: BATCH=20 or 25% of them at a time, and MAX_FAILURES=3 or 25%.
+FLEET := $(if $(BATCH),-e batch=$(BATCH)) $(if $(MAX_FAILURES),-e max_failures=$(MAX_FAILURES))
+# With what was typed, for a summary that says how to go on.
+PLAY := STACKYARD_TYPED='$(MAKECMDGOALS)' $(BIN)/ansible-playbook -i $(INVENTORY) $(ORCHESTRATOR:%=-e orchestrator=%) $(SET:%=-e %)
 # For verbs that answer a question: the answer alone on the standard output.
 ANSWER := ANSIBLE_STDOUT_CALLBACK=plain $(PLAY)
 VERIFY := $(BIN)/pytest tests/acceptance -q --hosts=ansible://lab --ansible-inventory=$(INVENTORY) \
-  $(SET:%=--set %) $(if $(DISRUPTIVE),--disruptive) --report build/verify.html
+  $(SET:%=--set %) $(ORCHESTRATOR:%=--set orchestrator=%) $(if $(DISRUPTIVE),--disruptive) --report build/verify.html
 # Checks that start containers and write below /opt.
 ROOT_PYTEST := $(SUDO) $(BIN)/pytest -q
 
@@ -37,11 +46,11 @@ help: ## List the verbs
 
 .PHONY: up
 up: $(VENV)/ready ## Turn the lab machines into ones with a healthy stack
-	$(PLAY) site.yml -e env=$(ENV) $(ARGS)
+	$(PLAY) site.yml -e env=$(ENV) $(FLEET) $(ARGS)
 
 .PHONY: plan
 plan: $(VENV)/ready ## Show what up would change, and what drifted; change nothing
-	$(PLAY) site.yml -e env=$(ENV) --check --diff $(ARGS)
+	$(PLAY) site.yml -e env=$(ENV) $(FLEET) --check --diff $(ARGS)
 
 .PHONY: releases
 releases: $(VENV)/ready ## List what was deployed: when, by whom, from which commit
@@ -59,6 +68,10 @@ rotate-secrets: $(VENV)/ready ## Replace the passwords of database and cache whi
 maintenance: $(VENV)/ready ## Answer with a page that says so: ON=1, and ON=0 ends it
 	$(PLAY) playbooks/maintenance.yml -e on=$(ON) $(ARGS)
 
+.PHONY: pull
+pull: $(VENV)/ready ## Have the machines fetch their configuration by a timer: REPO=git-url, none ends it
+	$(PLAY) playbooks/pull.yml -e env=$(ENV) $(if $(filter undefined,$(origin REPO)),,-e stack_pull_url='$(REPO)') $(ARGS)
+
 .PHONY: down
 down: $(VENV)/ready ## Stop the stack and keep its data
 	$(PLAY) playbooks/down.yml $(ARGS)
@@ -66,6 +79,14 @@ down: $(VENV)/ready ## Stop the stack and keep its data
 .PHONY: destroy
 destroy: $(VENV)/ready ## Remove the stack and its data: CONFIRM=stackyard, BACKUPS=remove for these too
 	$(PLAY) playbooks/destroy.yml -e confirm=$(CONFIRM) $(BACKUPS:%=-e backups=%) $(ARGS)
+
+.PHONY: node
+node: $(VENV)/ready ## Swarm: have a machine give away what it has: NODE=lab2 STATE=drain, active, pause or leave
+	$(PLAY) playbooks/node.yml -e node=$(NODE) -e state=$(STATE) $(ARGS)
+
+.PHONY: move-database
+move-database: $(VENV)/ready ## Swarm: move the database with its data to another machine: TO=lab2
+	$(PLAY) playbooks/move_database.yml -e to=$(TO) $(ARGS)
 
 .PHONY: backup
 backup: $(VENV)/ready ## Back up the database: FETCH=directory for a copy here
@@ -95,7 +116,8 @@ logs: $(VENV)/ready ## Show logs of all replicas and machines: SERVICE=api, LINE
 
 .PHONY: lint
 lint: $(VENV)/test-ready ## Lint playbooks, YAML, Python, Dockerfiles and shell scripts
-	@$(BIN)/ansible-lint -q
+	@# It takes back what it is told of warnings.
+	@$(BIN)/ansible-lint -q 2> >(grep -vF 'SyntaxWarning: $(NO_NUMBER)' >&2)
 	@$(BIN)/yamllint .
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -127,7 +149,7 @@ test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minut
 # Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
 SCENARIO ?=
 MACHINES ?=
-SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(MACHINES:%=--machines '%') $(if $(KEEP),--keep) $(SCENARIO)
+SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(if $(MACHINES),--machines '$(MACHINES)') $(if $(KEEP),--keep) $(SCENARIO)
 
 .PHONY: molecule
 molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1
@@ -148,6 +170,10 @@ chaos: $(VENV)/test-ready ## Break the stack at random, under load: CONFIRM=stac
 .PHONY: bench-requests
 bench-requests: ## Measure requests through the gateway, against a plain FastAPI app
 	@$(MAKE) bench PARTS=requests
+
+.PHONY: bench-fleet
+bench-fleet: ## Measure what a further machine costs the controller, on fleets of 1, 2, 4 and 8
+	@$(MAKE) bench PARTS=fleet
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure, on bare machines in containers: PARTS='cold unchanged recover images requests'

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import cold, images, recover, requests, unchanged
+from bench import cold, fleet, images, recover, requests, unchanged
 from bench.debian import machine_image, remove_images
 from bench.figures import Figure, table
 from bench.host import describe, engine_of, lines
@@ -25,7 +25,17 @@ PARTS = {
     "recover": "time to healthy after docker compose down",
     "images": "image sizes",
     "requests": "requests through the gateway, against a plain FastAPI app in the api's place",
+    "fleet": "what a further machine costs the controller; only where it is named",
 }
+DEFAULT_PARTS = [name for name in PARTS if name != "fleet"]
+
+
+def sizes(text: str) -> list[int]:
+    """Read the sizes of fleets."""
+    found = sorted({int(each) for each in text.split(",")})
+    if found[0] < 1:
+        raise ValueError
+    return found
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -43,6 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--recoveries", type=int, default=3, help="times down and up (3)")
     parser.add_argument("--seconds", type=int, default=4, help="length of each load (4)")
     parser.add_argument("--load-pairs", type=int, default=3, help="pairs of loads (3)")
+    parser.add_argument("--sizes", type=sizes, default=[1, 2, 4, 8], help="of fleets (1,2,4,8)")
     parser.add_argument("--api-image", help="load this image of the host's in the api's place")
     parser.add_argument("--json", type=Path, default=ROOT / "build/bench.json", help="result file")
     options = parser.parse_args(arguments)
@@ -61,7 +72,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.parts = [name for name in PARTS if name in (options.parts or PARTS)]
+        self.parts = [name for name in PARTS if name in (options.parts or DEFAULT_PARTS)]
         self.about = describe(ROOT)
         self.figures: list[Figure] = []
         self.details: dict[str, Any] = {}
@@ -69,12 +80,22 @@ class Bench:
 
     def run(self) -> None:
         """Measure all parts that were asked for; a part that fails does not stop the others."""
+        logs = self.options.json.parent / "bench"
+        if "fleet" in self.parts:
+            say(PARTS["fleet"][0].upper() + PARTS["fleet"][1:])
+            self.figures, self.details["fleet"] = fleet.measure(
+                ROOT, self.options.sizes, min(self.options.runs, 3), logs
+            )
+        if self.parts != ["fleet"]:
+            self.run_stack(logs)
+
+    def run_stack(self, logs: Path) -> None:
+        """Measure what one machine with a checkout is needed for."""
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
             checkout = Path(scratch) / "checkout.tar"
             pack_checkout(ROOT, checkout)
             machine_image()
-            logs = self.options.json.parent / "bench"
-            inside = self.look if set(self.parts) - {"cold"} else None
+            inside = self.look if set(self.parts) - {"cold", "fleet"} else None
             if "cold" in self.parts:
                 result = cold.Cold()
                 try:

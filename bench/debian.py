@@ -18,7 +18,7 @@ REPOSITORY = "stackyard-bench/machine"
 # What a fresh Debian server has, and what the README asks for.
 PACKAGES = [
     *("systemd-sysv", "dbus", "sudo", "passwd", "iproute2", "ca-certificates"),
-    *("git", "make", "python3", "python3-venv"),
+    *("openssh-server", "git", "make", "python3", "python3-venv"),
 ]
 # A privileged container would otherwise set this machine's kernel parameters and take its consoles.
 MASKED = [

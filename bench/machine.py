@@ -118,6 +118,11 @@ class Machine:
         self.do("install", "-d", "-o", user, "-g", user, directory)
         self.do("tar", "--extract", "--no-same-owner", "-C", directory, stdin=archive, user=user)
 
+    def address(self) -> str:
+        """Return where this machine's engine reaches it."""
+        shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return check(["docker", "inspect", f"--format={shown}", self.name])
+
     def get(self, directory: str, archive: Path) -> None:
         """Pack a directory of the machine into a tar archive on the host."""
         prefix = self._exec("root", directory, stdin=False)
@@ -152,8 +157,15 @@ def _furnish(machine: Machine) -> None:
 @contextmanager
 def bare_machine(purpose: str, checkout: Path) -> Iterator[Machine]:
     """Make a machine with a copy of the checkout (a tar archive); remove it on the way out."""
+    with booted(f"stackyard-bench-{purpose}") as machine:
+        machine.put(CHECKOUT, checkout, USER)
+        yield machine
+
+
+@contextmanager
+def booted(name: str) -> Iterator[Machine]:
+    """Make a machine of that name; remove it on the way out."""
     image = machine_image()
-    name = f"stackyard-bench-{purpose}"
     try:
         check(["docker", "volume", "create", f"--label={LABEL}", name])
         check(
@@ -169,7 +181,6 @@ def bare_machine(purpose: str, checkout: Path) -> Iterator[Machine]:
         _boot(name)
         machine = Machine(name)
         _furnish(machine)
-        machine.put(CHECKOUT, checkout, USER)
         yield machine
     finally:
         remove(name)
