@@ -28,28 +28,24 @@ ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "build/scenarios"
 # The machines' names stand in molecule/resources/vars/machines.yml. The longest set comes first.
 SETS = {
-    "debian12": [
-        "provision",
-        "health",
-        "secrets",
-        "development",
-        "backup",
-        "rotation",
-        "see",
-        "refusals",
-    ],
     "debian13": [
         "provision",
         "isolation",
         "scaling",
+        "secrets",
         "storage",
         "limits",
         "interrupted",
         "rolling",
+        "rotation",
+        "see",
         "boot",
+        "one_node",
         "chaos",
         "browser",
     ],
+    "debian12": ["provision", "health", "development", "backup", "refusals"],
+    "lab1 lab2 lab3": ["fleet", "swarm"],
     "newcomer": ["newcomer"],
 }
 SIDE_BY_SIDE = 2
@@ -176,7 +172,7 @@ def main() -> int:
             parser.error(f"no scenario {name}: there are {', '.join(known)}")
     sets = SETS
     if options.scenarios:
-        first = next(names for names in reversed(SETS) if options.scenarios[0] in SETS[names])
+        first = next(names for names in SETS if options.scenarios[0] in SETS[names])
         sets = {options.machines or first: options.scenarios}
     LOGS.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,7 @@ from .promises import HARDENING, TITLES, Tally, summary
 from .report import Check, Command, NotWrittenError, Section, write
 from .settings import SERVICES, Settings
 from .stack import Container, Stack
+from .swarm_stack import SwarmStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
     config.addinivalue_line("markers", "promise(number, ...): the promises that the check is for")
     config.addinivalue_line("markers", "disruptive: changes the running stack, if only briefly")
+    config.addinivalue_line(
+        "markers", "compose(reason): not on a stack that Docker Swarm runs, as docs/swarm.md says"
+    )
     config.addinivalue_line("markers", "watched: the watchdog does its work meanwhile")
     config.stash[TALLIES] = defaultdict(lambda: defaultdict(Tally))
     config.stash[ITEMS] = {}
@@ -108,7 +112,13 @@ def _settings(host: Host, config: pytest.Config) -> Settings:
     return Settings(host.ansible.get_variables() if inventory else {}, _given(config))
 
 
-def _note(item: pytest.Item, promises: tuple[int | str, ...], *, left_out: bool) -> None:
+def _not_on_a_swarm(item: pytest.Item, config: pytest.Config) -> str:
+    """Why the check is not for the stack at hand; nothing where it is."""
+    mark, host = item.get_closest_marker("compose"), _host_of(item)
+    return mark.args[0] if mark and host and _settings(host, config).swarm else ""
+
+
+def _note(item: pytest.Item, promises: tuple[int | str, ...], left_out: str) -> None:
     """Keep a place for the check in the report, among those of its machine."""
     host = _host_of(item)
     if host is None or not item.config.getoption("report"):
@@ -129,6 +139,7 @@ def _note(item: pytest.Item, promises: tuple[int | str, ...], *, left_out: bool)
         promises,
         SECRETS in promises,
         "left out" if left_out else "not run",
+        reason=left_out,
     )
     sections[machine].checks.append(check)
     item.stash[CHECK] = check
@@ -143,14 +154,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in ours:
         machine, promises = _machine_of(item), _promises(item)
         config.stash[ITEMS][item.nodeid] = machine, promises
-        leave_out = bool(item.get_closest_marker("disruptive")) and not config.getoption(
-            "disruptive"
+        not_here = _not_on_a_swarm(item, config)
+        asked_for = config.getoption("disruptive") or not item.get_closest_marker("disruptive")
+        why = (
+            f"not on a swarm: {not_here}"
+            if not_here
+            else ""
+            if asked_for
+            else "not without --disruptive"
         )
-        _note(item, promises, left_out=leave_out)
-        if leave_out:
-            left_out.append(item)
-            for number in promises:
-                config.stash[TALLIES][machine][number].left_out.append(item.name)
+        _note(item, promises, why)
+        if not why:
+            continue
+        left_out.append(item)
+        for number in promises:
+            tally = config.stash[TALLIES][machine][number]
+            names = tally.not_on_a_swarm.setdefault(not_here, []) if not_here else tally.left_out
+            names.append(item.name)
     items[:] = sorted(
         (item for item in items if item not in left_out),
         key=lambda item: item.get_closest_marker("disruptive") is not None,
@@ -226,7 +246,8 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="module")
 def stack(host: Host, pytestconfig: pytest.Config) -> Stack:
     """The stack on the machine at hand."""
-    return Stack(host, _settings(host, pytestconfig))
+    settings = _settings(host, pytestconfig)
+    return SwarmStack(host, settings) if settings.swarm else Stack(host, settings)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +262,7 @@ def containers(stack: Stack) -> list[Container]:
     """All containers, looked at once a file; some of each service, so that no loop is empty."""
     found = stack.containers()
     missing = set(SERVICES) - {each.service for each in found}
-    assert not missing, f"no container of {sorted(missing)}:\n{stack.try_compose('ps', '-a')}"
+    assert not missing, f"no container of {sorted(missing)}:\n{stack.overview()}"
     return found
 
 

@@ -37,20 +37,29 @@ class Tally:
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    # By the reason, of a stack that Docker Swarm runs.
+    not_on_a_swarm: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def sign(self) -> str:
-        """✗ when any check failed, ✓ when some ran and all passed, – when none ran."""
+        """✗ when any check failed, ✓ when some ran and all passed, – when none ran.
+
+        ~ instead of ✓ where others cannot hold on a swarm.
+        """
         if self.failed:
             return "✗"
-        return "✓" if self.passed else "–"
+        if not self.passed:
+            return "–"
+        return "~" if self.not_on_a_swarm else "✓"
 
     @property
     def remark(self) -> str:
         """How many checks stand behind the sign."""
         ran = len(self.passed) + len(self.failed)
         if not ran:
-            return "left out: --disruptive" if self.left_out else "no check ran"
+            if self.left_out:
+                return "left out: --disruptive"
+            return "does not hold on a swarm" if self.not_on_a_swarm else "no check ran"
         text = f"{ran} check{'s' * (ran != 1)}"
         return f"{text}, {len(self.left_out)} left out" if self.left_out else text
 
@@ -61,6 +70,9 @@ def summary(tallies: dict[int | str, Tally]) -> Iterator[tuple[str, bool]]:
         tally = tallies.get(key, Tally())
         yield f"{tally.sign} {key!s:>2}  {title}  ({tally.remark})", bool(tally.failed)
         yield from ((f"        {name}", True) for name in _unique(tally.failed))
+        for reason, names in tally.not_on_a_swarm.items():
+            what = f"{len(names)} check{'s' * (len(names) != 1)}"
+            yield f"        not on a swarm: {reason} ({what})", False
 
 
 def _unique(names: Iterable[str]) -> list[str]:

@@ -45,7 +45,8 @@ ABOUT = r"""
 cd "$1" 2>/dev/null
 . /etc/os-release; echo "$PRETTY_NAME"
 docker version --format '{{.Server.Version}}' 2>/dev/null || echo -
-sed -n 's/^COMPOSE_FILE=.*compose[.]\([a-z]*\)[.]yml$/\1/p' .env 2>/dev/null | grep . || echo -
+sed -n 's/^COMPOSE_FILE=[^:]*:docker-compose[.]\([a-z]*\)[.]yml/\1/p' .env 2>/dev/null |
+  sed 's/:docker-compose[.]swarm[.]yml/, on a swarm/' | grep . || echo -
 cat releases/current/release.json 2>/dev/null || true
 """
 
@@ -134,7 +135,6 @@ class Section:
             raw = zlib.compress(text[start : start + step + OVERLAP].encode())
             request = {
                 "directory": self.settings.directory,
-                "project": self.settings.project,
                 "text": base64.b64encode(raw).decode(),
             }
             answer = self.access.program("secrets_scan", request)

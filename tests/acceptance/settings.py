@@ -80,6 +80,11 @@ class Settings:
         return str(self._values.get("stack_project") or "stackyard")
 
     @property
+    def swarm(self) -> bool:
+        """Whether Docker Swarm runs the stack, rather than Compose."""
+        return str(self._values.get("orchestrator") or "compose") == "swarm"
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many containers each service has to have."""
         return dict.fromkeys(SERVICES, 1) | {

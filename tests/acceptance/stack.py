@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .machine import Machine, Result, wait_until
-from .settings import DEBUG_NETWORK, NETWORKS, SERVERS, SERVICES, Settings
+from .settings import DEBUG_NETWORK, NETWORKS, RESTART, SERVERS, SERVICES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 HEALTHY_SECONDS = 90
+# What Swarm adds to a container's name, so that the next in its place has another.
+TASK = re.compile(r"[.][a-z0-9]{25}$")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,17 @@ class Container:
 
     @property
     def service(self) -> str:
-        """The Compose service."""
-        return self.data["Config"]["Labels"]["com.docker.compose.service"]
+        """The service, as people call it."""
+        labels = self.data["Config"]["Labels"]
+        if "com.docker.compose.service" in labels:
+            return labels["com.docker.compose.service"]
+        stack = labels["com.docker.stack.namespace"]
+        return labels["com.docker.swarm.service.name"].removeprefix(f"{stack}_")
+
+    @property
+    def place(self) -> str:
+        """The name that it shares with what comes in its place."""
+        return place(self.name)
 
     @property
     def hostname(self) -> str:
@@ -87,6 +98,15 @@ class Container:
         return {mount["Destination"]: mount for mount in self.data["Mounts"]}
 
     @property
+    def tmpfs(self) -> list[str]:
+        """The places of its tmpfs, whichever way the engine was told."""
+        mounts = self.host_config.get("Mounts") or []
+        return [
+            *(self.host_config.get("Tmpfs") or {}),
+            *(mount["Target"] for mount in mounts if mount["Type"] == "tmpfs"),
+        ]
+
+    @property
     def published(self) -> set[tuple[str, int, int]]:
         """Address and port on the machine, and port in the container."""
         return {
@@ -100,6 +120,11 @@ class Container:
         """IPv4 address by the network's full name."""
         networks = self.data["NetworkSettings"]["Networks"]
         return {name: about["IPAddress"] for name, about in networks.items()}
+
+
+def place(name: str) -> str:
+    """A container's name without what tells it from those before it in its place."""
+    return TASK.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -131,7 +156,11 @@ def _containers(inspected: str) -> list[Container]:
 
 
 class Stack:
-    """One stack on one lab machine."""
+    """One stack on one lab machine, as Compose runs it; SwarmStack is one that Swarm runs."""
+
+    overrides = ""
+    # Whether a container is replaced for being unhealthy, and so is not, for those that it needs.
+    replaces = False
 
     def __init__(self, host: Host, settings: Settings) -> None:
         """Read which environment is active; fails where no stack is."""
@@ -141,13 +170,20 @@ class Stack:
         self.project = settings.project
         found = self.machine.try_run("cat", f"{self.directory}/.env")
         files = re.search(r"^COMPOSE_FILE=(.*)$", found.out, re.MULTILINE)
+        self.files = (files[1] if files else "").split(":")
         match = re.fullmatch(
-            r"docker-compose\.yml:docker-compose\.(dev|prod)\.yml", files[1] if files else ""
+            rf"docker-compose\.yml:docker-compose\.(dev|prod)\.yml{self.overrides}",
+            ":".join(self.files),
         )
         if not match:
+            swarms = self.files[-1] == "docker-compose.swarm.yml"
             pytest.fail(
                 f"{self.directory}/.env does not name the files of dev or prod:\n{found}\n"
-                "Deploy first: make up. A directory of your own: --set stack_dir=PATH.",
+                + (
+                    "Docker Swarm runs this one: make verify ORCHESTRATOR=swarm."
+                    if swarms
+                    else "Deploy first: make up. A directory of your own: --set stack_dir=PATH."
+                ),
                 pytrace=False,
             )
         self.env = match[1]
@@ -166,10 +202,11 @@ class Stack:
         assert result.code == 0, str(result)
         return result
 
-    def compose_config(self, env: str = "") -> dict[str, Any]:
-        """What Compose makes of the rendered files, of the active or a named environment."""
-        files = ["-f", "docker-compose.yml", "-f", f"docker-compose.{env}.yml"] if env else []
-        return json.loads(self.compose(*files, "config", "--format", "json").out)
+    def compose_config(self, env: str = "", *files: str) -> dict[str, Any]:
+        """What Compose makes of the rendered files: the active ones, an environment's, or these."""
+        named = ["docker-compose.yml", f"docker-compose.{env}.yml"] if env else files
+        options = [word for file in named for word in ("-f", file)]
+        return json.loads(self.compose(*options, "config", "--format", "json").out)
 
     def try_exec(self, container: Container, *command: str) -> Result:
         """Run a command in a container, as the service's own user."""
@@ -187,16 +224,22 @@ class Stack:
 
     # What there is
 
+    @property
+    def label(self) -> str:
+        """The label that all containers and networks of the stack have."""
+        return f"com.docker.compose.project={self.project}"
+
+    def _listing(self, service: str) -> list[str]:
+        """What `docker ps` has to be told for the containers of the stack, or of one service."""
+        labels = [self.label, "com.docker.compose.oneoff=False"]
+        labels += [f"com.docker.compose.service={service}"] * bool(service)
+        return ["--all", *(f"--filter=label={label}" for label in labels)]
+
     def containers(self, service: str = "") -> list[Container]:
         """All containers of the stack or of one service, ordered by name; one look for all."""
-        labels = [f"label=com.docker.compose.project={self.project}"]
-        labels.append("label=com.docker.compose.oneoff=False")
-        if service:
-            labels.append(f"label=com.docker.compose.service={service}")
-        script = 'ids=$(docker ps -aq --no-trunc "$@") && [ -z "$ids" ] || docker inspect $ids'
-        filters = [word for label in labels for word in ("--filter", label)]
+        script = 'ids=$(docker ps -q --no-trunc "$@") && [ -z "$ids" ] || docker inspect $ids'
         result = self.machine.run(
-            *("sh", "-c", script, "sh", *filters),
+            *("sh", "-c", script, "sh", *self._listing(service)),
             shown=f"docker inspect, of all of {service or self.project}; in short",
             short=lambda out: "\n".join(
                 f"{each.name} {each.state['Status']} {each.health}" for each in _containers(out)
@@ -207,8 +250,84 @@ class Stack:
     def of(self, service: str) -> list[Container]:
         """The containers of a service; at least one, so that no loop over them is empty."""
         found = self.containers(service)
-        assert found, f"{service} has no container:\n{self.try_compose('ps', '-a')}"
+        assert found, f"{service} has no container:\n{self.overview()}"
         return found
+
+    def overview(self) -> Result:
+        """What people type to see what there is."""
+        return self.try_compose("ps", "-a")
+
+    def listed(self) -> dict[str, dict[str, tuple[str, str]]]:
+        """What that lists: by service each container's state and health."""
+        output = self.compose("ps", "-a", "--format", "json").out.strip()
+        # A list in older releases, a line each in newer ones.
+        entries = (
+            json.loads(output)
+            if output.startswith("[")
+            else [json.loads(line) for line in output.splitlines()]
+        )
+        found: dict[str, dict[str, tuple[str, str]]] = {}
+        for entry in entries:
+            about = entry["State"], entry["Health"]
+            found.setdefault(entry["Service"], {})[entry["Name"]] = about
+        return found
+
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """The project's networks, by their short names."""
+        mine = ("--filter", f"label={self.label}", "--format", "{{.Name}}")
+        names = self.machine.run("docker", "network", "ls", *mine).lines()
+        found = json.loads(self.machine.run("docker", "network", "inspect", *names).out)
+        return {each["Name"].removeprefix(f"{self.project}_"): each for each in found}
+
+    def attached(self, network: Mapping[str, Any]) -> dict[str, Any]:
+        """Who is on a network, by id."""
+        return network["Containers"]
+
+    def drawn_binds(self, service: str) -> set[str]:
+        """What of the machine is mounted into a service's containers, but for backups."""
+        configured = {"api", "database", "gateway"} & {service}
+        files = [each.name for each in self.settings.secret_files() if each.service == service]
+        return {f"{self.directory}/config/{name}" for name in configured} | {
+            f"{self.directory}/secrets/{name}" for name in files
+        }
+
+    def secrets(self, container: Container) -> set[str]:
+        """The names of the secrets that a container was given, none of them to be written."""
+        folder = f"{self.directory}/secrets/"
+        found = {
+            mount["Source"].removeprefix(folder): mount["RW"]
+            for mount in container.mounts.values()
+            if mount["Source"].startswith(folder)
+        }
+        assert not any(found.values()), f"{container.name}: {container.mounts}"
+        return set(found)
+
+    def no_new_privileges(self, container: Container) -> bool:
+        """Whether the engine was told that no process may gain any."""
+        options = container.host_config["SecurityOpt"]
+        return options in (["no-new-privileges:true"], ["no-new-privileges"])
+
+    def stop_seconds(self, service: str) -> float:
+        """How long a service's containers have to end by themselves."""
+        return self.one(service).data["Config"].get("StopTimeout") or 10
+
+    def restart_policies(self, service: str) -> dict[str, dict[str, Any]]:
+        """What restarts the containers of a service, by name."""
+        return {each.name: each.host_config["RestartPolicy"] for each in self.of(service)}
+
+    def promised_restart(self, service: str) -> dict[str, Any]:
+        """The policy that each of them has to have."""
+        return {"Name": RESTART[service], "MaximumRetryCount": 0}
+
+    def stale(self) -> list[str]:
+        """The containers that were made from something else than the files say now."""
+        hashes = dict(line.split() for line in self.compose("config", "--hash", "*").lines())
+        label = "com.docker.compose.config-hash"
+        return [
+            each.name
+            for each in self.containers()
+            if each.data["Config"]["Labels"][label] != hashes[each.service]
+        ]
 
     def one(self, service: str) -> Container:
         """The first container of a service."""
@@ -237,6 +356,11 @@ class Stack:
     def drawn_networks(self, service: str) -> set[str]:
         """The networks that the drawing has for the service, by their full names."""
         return {f"{self.project}_{name}" for name in NETWORKS[service]}
+
+    @property
+    def outer_network(self) -> str:
+        """The network on which the machine itself reaches what is published."""
+        return f"{self.project}_ingress"
 
     # Asking over HTTP, on the machine
 
@@ -312,7 +436,81 @@ class Stack:
         result = self.machine.try_run("docker", "logs", "--tail", str(lines), name)
         return f"log of {name}:\n{result.text}"
 
+    def log_since(self, container: Container, since: str) -> str:
+        """What a container, and what came in its place, has logged since a moment."""
+        return self.machine.run("docker", "logs", "--since", since, container.id).text
+
+    # What people do
+
+    def typed_in(self, service: str, *command: str) -> Result:
+        """Run a command in a container of a service, as people type it."""
+        return self.try_compose("exec", "-T", service, *command)
+
+    def stop(self, service: str) -> None:
+        """Stop a service of one container."""
+        self.compose("stop", service)
+
+    def start(self, service: str) -> None:
+        """Start it again."""
+        self.compose("start", service)
+
+    def restart(self, service: str) -> None:
+        """Restart a service."""
+        self.compose("restart", service)
+
+    def renew(self) -> None:
+        """Have all containers made anew, after all have gone."""
+        counts = self.counts()
+        self.compose("down")
+        assert self.containers() == []
+        self.compose("up", "-d", "--wait", "--wait-timeout", "120", *_scale(counts), seconds=180)
+
+    def scale_command(self, counts: Mapping[str, int]) -> list[str]:
+        """What is typed for another number of frontends and apis; it ends when they are there."""
+        return ["docker", "compose", "up", "-d", "--no-recreate", "--wait", *_scale(counts)]
+
+    def ask_for_two_databases(self, way: str) -> Result:
+        """Try to have a second one, by scale or up."""
+        if way == "scale":
+            return self.try_compose("scale", "database=2", seconds=60)
+        return self.try_compose("up", "-d", "--no-recreate", "--scale", "database=2", seconds=60)
+
+    def take_back(self, databases: Sequence[Container]) -> None:
+        """Remove those that were made beside the one."""
+        for each in databases:
+            self.machine.run("docker", "rm", "-f", each.id)
+
+    def single_by(self) -> str:
+        """What keeps it the only one; nothing where that is missing."""
+        name = f"{self.project}-database"
+        return name if [each.name for each in self.of("database")] == [name] else ""
+
     # Breaking things
+
+    def successor(self, container: Container) -> Container:
+        """What is in a container's place: with Compose it is the same one."""
+        return self.refreshed(container)
+
+    def restarts(self, container: Container) -> int:
+        """How often it has come back since it was looked at."""
+        return self.refreshed(container).data["RestartCount"] - container.data["RestartCount"]
+
+    def until_back(self, container: Container) -> str:
+        """A shell's line that waits until it has come back."""
+        ask = f"docker inspect --format '{{{{.RestartCount}}}}' {container.id}"
+        return f"until [ $({ask}) != {container.data['RestartCount']} ]; do :; done"
+
+    def start_again(self, container: Container) -> None:
+        """Have what was stopped back."""
+        self.machine.run("docker", "start", container.id)
+
+    def cutting_off(self, containers: Sequence[Container]) -> str:
+        """A shell's lines that take containers off all their networks."""
+        return ";".join(
+            f"docker network disconnect {name} {each.id}"
+            for each in containers
+            for name in each.addresses
+        )
 
     def cut_off(self, container: Container, *networks: str) -> None:
         """Take the container off these networks, given by their short names, or off all."""
@@ -344,7 +542,7 @@ class Stack:
             "urls": [self.url(path) for path in paths],
             "rate": rate,
             "folder": self.directory,
-            "project": self.project,
+            "label": self.label,
             "containers": {each.name: each.pid for each in self.containers()},
             "steps": steps,
         }
@@ -382,6 +580,13 @@ class Stack:
             self.machine.run("docker", "unpause", *paused)
         stopped = any(each.state["Status"] not in ("running", "paused") for each in containers)
         if stopped or self.counts() != counts:
-            scale = [f"--scale={name}={counts[name] or 1}" for name in ("frontend", "api")]
-            self.compose("up", "-d", "--no-recreate", *scale, seconds=180)
+            self.bring_back(counts)
         self.wait_healthy()
+
+    def bring_back(self, counts: Mapping[str, int]) -> None:
+        """Have as many containers run as there were."""
+        self.compose("up", "-d", "--no-recreate", *_scale(counts), seconds=180)
+
+
+def _scale(counts: Mapping[str, int]) -> list[str]:
+    return [f"--scale={name}={counts[name] or 1}" for name in ("frontend", "api")]

@@ -14,7 +14,7 @@ from .machine import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .stack import Response, Stack
+    from .stack import Stack
 
 pytestmark = pytest.mark.promise(1)
 
@@ -37,11 +37,11 @@ def _named(nodes: list[dict[str, Any]]) -> dict[str, str]:
 
 @contextmanager
 def _stopped(stack: Stack, service: str) -> Iterator[None]:
-    stack.compose("stop", service)
+    stack.stop(service)
     try:
         yield
     finally:
-        stack.compose("start", service)
+        stack.start(service)
         stack.wait_healthy()
 
 
@@ -70,14 +70,15 @@ def test_stopped_replica_leaves_the_status_and_comes_back(
             lambda: str(_status(stack)),
         )
     finally:
-        stack.machine.run("docker", "start", victim.id)
+        stack.start_again(victim)
+    stack.wait_healthy()
+    there = {each.hostname: "ok" for each in stack.of(service)}
     wait_until(
-        lambda: _named(_status(stack)[kind]).get(victim.hostname) == "ok",
+        lambda: _named(_status(stack)[kind]) == there,
         20,
-        f"{victim.name} is back in /api/status",
+        f"what is in the place of {victim.name} is in /api/status",
         lambda: str(_status(stack)),
     )
-    stack.wait_healthy()
 
 
 def test_request_is_known_by_one_id_everywhere(stack: Stack) -> None:
@@ -249,33 +250,3 @@ def test_what_would_wait_too_long_is_refused_at_once(stack: Stack) -> None:
     assert set(late) <= {200, 503}, sorted(set(late))
     assert late.count(200) > held // 4, "none of those held was served"
     stack.wait_healthy()
-
-
-def _answer_of(stack: Stack, text: str) -> Response:
-    """What /api/health says with this in app.toml, which is put back."""
-    path = f"{stack.directory}/config/api/app.toml"
-    kept = stack.machine.read(path)
-    script = 'printf %s "$2" >"$1"'
-    stack.machine.run("sh", "-c", script, "sh", path, text)
-    try:
-        return stack.get("/api/health")
-    finally:
-        stack.machine.run("sh", "-c", script, "sh", path, kept)
-
-
-@pytest.mark.disruptive
-@pytest.mark.parametrize(("text", "line", "says"), [
-    ('banner = "fine"\ncolour = "blue"\n', 2, "colour"),
-    ('banner = "fine"\npage_size = 10\n[features\n', 3, "line 3"),
-    ('banner = "fine"\n\nsize = 3\n', 3, "size"),
-])  # fmt: skip
-def test_mistake_in_the_config_is_in_health_with_its_line(
-    stack: Stack, text: str, line: int, says: str
-) -> None:
-    """And nobody is ill because of it."""
-    answer = _answer_of(stack, text)
-    assert answer.status == 200, str(answer)
-    error = answer.json()["config"]
-    assert error, str(answer)
-    assert (error["line"], says in error["detail"]) == (line, True), str(answer)
-    assert stack.get("/api/health").json()["config"] is None

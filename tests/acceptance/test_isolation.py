@@ -7,7 +7,6 @@ a 'can', and of servers and listeners that others reach in that very moment.
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -155,7 +154,7 @@ class Matrix:
         both = self.stack.drawn_networks(container.service)
         if source == MACHINE:
             # The other end of what can be published. On a debug network nobody else is met.
-            both &= {f"{self.stack.project}_ingress"}
+            both &= {self.stack.outer_network}
             both |= _debug_networks(self.stack, container.service)
         else:
             both &= self.stack.drawn_networks(self.containers[source].service)
@@ -202,12 +201,7 @@ class Matrix:
 @pytest.fixture(scope="module")
 def networks(stack: Stack) -> dict[str, dict[str, Any]]:
     """The project's networks, by their short names."""
-    label = f"label=com.docker.compose.project={stack.project}"
-    names = stack.machine.run(
-        "docker", "network", "ls", "--filter", label, "--format", "{{.Name}}"
-    ).lines()
-    found = json.loads(stack.machine.run("docker", "network", "inspect", *names).out)
-    return {each["Labels"]["com.docker.compose.network"]: each for each in found}
+    return stack.networks()
 
 
 @pytest.fixture(scope="module")
@@ -264,9 +258,7 @@ def test_only_the_stacks_containers_are_on_its_networks(
     """No foreign container was connected; on ingress there is the gateway alone."""
     names = {each.id: each.name for each in containers}
     for network, about in networks.items():
-        there = {
-            names.get(each, f"foreign {about['Containers'][each]}") for each in about["Containers"]
-        }
+        there = {names.get(each, f"foreign {who}") for each, who in stack.attached(about).items()}
         drawn = {
             each.name
             for each in containers
@@ -414,7 +406,7 @@ def test_debug_ports_are_on_no_address_of_the_machine(stack: Stack, matrix: Matr
 
 
 def _ping(stack: Stack, service: str, where: str) -> Result:
-    return stack.try_compose("exec", "-T", service, "ping", "-c", "1", "-W", "2", where)
+    return stack.typed_in(service, "ping", "-c", "1", "-W", "2", where)
 
 
 @pytest.mark.promise(5)

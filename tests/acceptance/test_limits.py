@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .settings import SERVERS, SERVICES
+from .stack import place
 
 if TYPE_CHECKING:
     from typing import Any
@@ -157,7 +158,6 @@ FORK = (
     "trap 'kill -KILL 0' EXIT; "
     "i=0; while [ $i -lt 300 ]; do sleep 9 & i=$((i+1)); done; echo all; trap - EXIT; kill -KILL 0"
 )
-RESTARTS = "docker inspect --format '{{.RestartCount}}'"
 SERVED = ["/", "/api/whoami", "/api/items"]
 
 
@@ -180,7 +180,7 @@ def test_memory_above_the_limit_is_killed_there_alone(stack: Stack, service: str
     swap = int(stack.machine.run("awk", "/^SwapTotal/ {print $2 * 1024}", "/proc/meminfo").out)
     limit = stack.settings.memory(service)
     amount = limit * 11 // 10 + min(swap, limit)
-    lives = {each.name: each.life for each in stack.containers()}
+    lives = {each.place: each.life for each in stack.containers()}
     allocate = {"command": _inside(victim, ALLOCATE, amount), "watch": 0}
     if stack.env == "dev":
         allocate["command"] = _inside(victim, ALLOCATE, min(amount, MOST_IN_DEV))
@@ -190,7 +190,7 @@ def test_memory_above_the_limit_is_killed_there_alone(stack: Stack, service: str
 
     # The kernel kills the largest: from the second step on, that is the server.
     choose = f"echo 1000 >/proc/{stack.servers(victim)[0]}/oom_score_adj"
-    back = f"until [ $({RESTARTS} {victim.id}) != {victim.data['RestartCount']} ]; do :; done"
+    back = stack.until_back(victim)
     shells = [["sh", "-c", choose], allocate["command"], ["timeout", "20", "sh", "-c", back]]
     report = stack.strain([allocate, *({"command": each, "watch": 0} for each in shells)])
     first, chosen, second, restarted = report["steps"]
@@ -204,15 +204,16 @@ def test_memory_above_the_limit_is_killed_there_alone(stack: Stack, service: str
     assert second["code"] != 0, f"{victim.name}'s second allocation went well"
     assert restarted["code"] == 0, f"{victim.name} is not back\n{stack.logs(victim.name)}"
     events = [tuple(event) for event in report["events"]]
-    assert {name for _, name, _ in events} == {victim.name}, f"others were hit: {events}"
+    hit = {place(name) for _, name, _ in events}
+    assert hit == {victim.place}, f"others were hit: {events}"
     assert ("oom", victim.name, "") in events, events
 
     stack.wait_healthy()
-    now = {each.name: each for each in stack.containers()}
-    assert now[victim.name].data["RestartCount"] == victim.data["RestartCount"] + 1
-    assert not now[victim.name].state["OOMKilled"], now[victim.name].state
-    changed = {name for name in lives if now[name].life != lives[name]}
-    assert changed == {victim.name}
+    now = {each.place: each for each in stack.containers()}
+    assert stack.restarts(victim) == 1
+    assert not now[victim.place].state["OOMKilled"], now[victim.place].state
+    changed = {each for each in lives if now[each].life != lives[each]}
+    assert changed == {victim.place}
 
 
 @pytest.mark.disruptive

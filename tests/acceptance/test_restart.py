@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .machine import wait_until
-from .settings import RESTART, SERVICES
+from .settings import SERVICES
 
 if TYPE_CHECKING:
     from .stack import Stack
@@ -20,8 +20,9 @@ BACK_SECONDS = 60
 @pytest.mark.parametrize("service", SERVICES)
 def test_restart_policy_is_as_promised(stack: Stack, service: str) -> None:
     """Each container has its service's policy, with no bound on the tries."""
-    policies = {each.name: each.host_config["RestartPolicy"] for each in stack.of(service)}
-    wanted = {"Name": RESTART[service], "MaximumRetryCount": 0}
+    policies = stack.restart_policies(service)
+    wanted = stack.promised_restart(service)
+    assert policies, f"{service} has no policy"
     assert all(policy == wanted for policy in policies.values()), policies
 
 
@@ -36,15 +37,14 @@ def test_killed_process_comes_back_healthy(stack: Stack, service: str, victim: s
     stack.machine.run("kill", "-KILL", str(pid))
 
     def back() -> bool:
-        now = stack.refreshed(container)
-        return now.data["RestartCount"] > container.data["RestartCount"] and now.health == "healthy"
+        return stack.restarts(container) > 0 and stack.successor(container).health == "healthy"
 
     def seen() -> str:
         now = stack.refreshed(container)
         return f"{now.state}\n{stack.logs(container.name)}"
 
     wait_until(back, BACK_SECONDS, f"{container.name} is restarted and healthy", seen)
-    now = stack.refreshed(container)
+    now = stack.successor(container)
     assert now.state["StartedAt"] > container.state["StartedAt"]
     assert not now.state["OOMKilled"]
     stack.wait_healthy()

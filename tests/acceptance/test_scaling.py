@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .settings import SERVICES
+from .stack import Container, place
 
 if TYPE_CHECKING:
     from .stack import Stack
@@ -25,7 +26,7 @@ ROUNDS = 60
     ],
 )
 def test_count_is_as_set(stack: Stack, service: str) -> None:
-    """Compose runs exactly as many containers as the setting says."""
+    """There are exactly as many containers as the setting says."""
     names = [container.name for container in stack.containers(service)]
     assert len(names) == stack.settings.counts[service], f"{service}: {names}"
 
@@ -49,8 +50,8 @@ def test_every_replica_answers(stack: Stack, service: str, path: str) -> None:
 
 @pytest.mark.promise(4)
 def test_database_has_a_name_that_can_be_had_once(stack: Stack) -> None:
-    """Not a numbered one, beside which Compose would start the next."""
-    assert [each.name for each in stack.of("database")] == [f"{stack.project}-database"]
+    """Not a numbered one, beside which Compose would start the next; on a swarm, a node's one."""
+    assert stack.single_by(), f"nothing keeps the database single: {stack.overview()}"
 
 
 @pytest.mark.promise(4)
@@ -58,7 +59,8 @@ def test_database_volume_has_one_user(stack: Stack) -> None:
     """No second container, running or stopped, of this or any project, has the volume."""
     volume = f"volume={stack.project}_database-data"
     names = stack.machine.run("docker", "ps", "-a", "--filter", volume, "--format", "{{.Names}}")
-    assert names.lines() == [stack.one("database").name], str(names)
+    # On a swarm, those whose place it took may still be there, stopped.
+    assert {place(name) for name in names.lines()} == {stack.one("database").place}, str(names)
 
 
 def _lives(stack: Stack) -> dict[str, tuple[str, str, int]]:
@@ -66,8 +68,8 @@ def _lives(stack: Stack) -> dict[str, tuple[str, str, int]]:
 
 
 def _lives_command(stack: Stack) -> list[str]:
-    ask = "docker ps -q --no-trunc --filter label=com.docker.compose.project=$1"
-    return ["sh", "-c", f"docker inspect $({ask})", "sh", stack.project]
+    ask = "docker ps -q --no-trunc --filter label=$1"
+    return ["sh", "-c", f"docker inspect $({ask})", "sh", stack.label]
 
 
 def _lives_reported(phase: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
@@ -80,9 +82,9 @@ def _lives_reported(phase: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
 
 def _hostnames(phase: dict[str, Any], service: str) -> set[str]:
     return {
-        data["Config"]["Hostname"]
-        for data in json.loads(phase["out"])
-        if data["Config"]["Labels"]["com.docker.compose.service"] == service
+        each.hostname
+        for each in map(Container, json.loads(phase["out"]))
+        if each.service == service
     }
 
 
@@ -101,9 +103,7 @@ def test_scaling_is_followed_without_a_restart_or_a_lost_request(stack: Stack) -
     ]
 
     def to(wanted: dict[str, int]) -> dict[str, Any]:
-        scale = [f"--scale={service}={wanted[service]}" for service in SCALED]
-        command = ["docker", "compose", "up", "-d", "--no-recreate", "--wait", *scale]
-        return {"command": command, "settle": 3, "watch": 0}
+        return {"command": stack.scale_command(wanted), "settle": 3, "watch": 0}
 
     look = {"command": _lives_command(stack), "settle": 0, "watch": 2}
     report = stack.machine.program(
@@ -142,14 +142,12 @@ def test_scaling_is_followed_without_a_restart_or_a_lost_request(stack: Stack) -
 @pytest.mark.disruptive
 @pytest.mark.parametrize("way", ["scale", "up"])
 def test_database_cannot_be_scaled(stack: Stack, way: str) -> None:
-    """Compose refuses a second database, or warns and keeps the one."""
+    """A second database is refused, or warned of and the one kept."""
     before = stack.one("database").life
-    if way == "scale":
-        result = stack.try_compose("scale", "database=2", seconds=60)
-    else:
-        result = stack.try_compose("up", "-d", "--no-recreate", "--scale", "database=2", seconds=60)
-    there = stack.containers("database")
+    there: list[Container] = []
     try:
+        result = stack.ask_for_two_databases(way)
+        there = stack.containers("database")
         assert [container.life for container in there] == [before], (
             f"{[container.name for container in there]} after\n{result}"
         )
@@ -157,6 +155,5 @@ def test_database_cannot_be_scaled(stack: Stack, way: str) -> None:
             f"neither failed nor warned:\n{result}"
         )
     finally:
-        for extra in (container for container in there if container.id != before[0]):
-            stack.machine.run("docker", "rm", "-f", extra.id)
+        stack.take_back([container for container in there if container.id != before[0]])
     assert stack.sql("SELECT 1") == [["1"]]

@@ -33,7 +33,7 @@ PLACES = {
 @pytest.fixture(scope="module")
 def scan(stack: Stack) -> dict[str, Any]:
     """What the look for secrets found; the values stay on the machine."""
-    request = {"directory": stack.directory, "project": stack.project, "files": FILES}
+    request = {"directory": stack.directory, "label": stack.label, "files": FILES}
     return stack.machine.program("secrets_scan", request)
 
 
@@ -64,13 +64,8 @@ def test_service_has_its_secrets_and_no_others(stack: Stack, service: str) -> No
     """Mounted read-only where they are read, readable there, and not to be written."""
     wanted = {each.name for each in stack.settings.secret_files() if each.service == service}
     for container in stack.of(service):
-        secrets = {
-            place.removeprefix(f"{INSIDE}/"): mount
-            for place, mount in container.mounts.items()
-            if mount["Source"].startswith(f"{stack.directory}/secrets")
-        }
-        assert set(secrets) == wanted, f"{container.name}: {sorted(secrets)}"
-        assert not any(mount["RW"] for mount in secrets.values()), f"{container.name}: {secrets}"
+        given = stack.secrets(container)
+        assert given == wanted, f"{container.name}: {sorted(given)}"
         script = (
             f"ls -A {INSIDE} 2>/dev/null; "
             f"for f in {INSIDE}/*; do [[ -e $f ]] || continue; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -18,33 +17,22 @@ pytestmark = pytest.mark.promise(1)
 
 
 @pytest.fixture(scope="module")
-def listed(stack: Stack) -> dict[str, list[dict[str, str]]]:
+def listed(stack: Stack) -> dict[str, dict[str, tuple[str, str]]]:
     """What `docker compose ps -a` lists, by service."""
-    output = stack.compose("ps", "-a", "--format", "json").out.strip()
-    # A list in older releases, a line each in newer ones.
-    entries = (
-        json.loads(output)
-        if output.startswith("[")
-        else [json.loads(line) for line in output.splitlines()]
-    )
-    by_service: dict[str, list[dict[str, str]]] = {}
-    for entry in entries:
-        by_service.setdefault(entry["Service"], []).append(entry)
-    return by_service
+    return stack.listed()
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_service_is_healthy(
-    stack: Stack, listed: dict[str, list[dict[str, str]]], service: str
+    stack: Stack, listed: dict[str, dict[str, tuple[str, str]]], service: str
 ) -> None:
     """`docker compose ps` shows each container of the service running and healthy."""
-    entries = listed.get(service, [])
-    states = {entry["Name"]: (entry["State"], entry["Health"]) for entry in entries}
-    assert states, f"docker compose ps lists no {service}: {sorted(listed)}"
+    states = listed.get(service, {})
+    assert states, f"there is no {service}: {sorted(listed)}"
     assert set(states.values()) == {("running", "healthy")}, f"{states}\n{stack.logs(service)}"
 
 
-def test_there_is_no_other_service(listed: dict[str, list[dict[str, str]]]) -> None:
+def test_there_is_no_other_service(listed: dict[str, dict[str, tuple[str, str]]]) -> None:
     """The project is the five services and nothing besides."""
     assert sorted(listed) == sorted(SERVICES)
 

@@ -76,13 +76,9 @@ def test_no_container_has_a_nameless_volume(stack: Stack) -> None:
 @pytest.mark.promise(7)
 @pytest.mark.disruptive
 def test_data_outlives_down_and_up(stack: Stack, item: str) -> None:
-    """An item is still there when `docker compose down` and `up` made all containers anew."""
+    """An item is still there when all containers were removed and made anew."""
     before = {each.id for each in stack.containers()}
-    counts = stack.counts()
-    stack.compose("down")
-    assert stack.containers() == []
-    scale = [f"--scale={service}={counts[service]}" for service in ("frontend", "api")]
-    stack.compose("up", "-d", "--wait", "--wait-timeout", "120", *scale, seconds=180)
+    stack.renew()
     assert before.isdisjoint(each.id for each in stack.containers())
     stack.wait_healthy()
     answer = stack.get(item)
@@ -133,16 +129,16 @@ def _small_disk(stack: Stack) -> Iterator[Callable[[str], None]]:
         request = {"action": action, "place": place, "room": SMALL_DISKS_ROOM}
         stack.machine.program("small_disk", request)
 
-    stack.compose("stop", "database")
+    stack.stop("database")
     try:
         act("lay")
-        stack.compose("start", "database")
+        stack.start("database")
         stack.wait_healthy()
         yield act
     finally:
-        stack.compose("stop", "database")
+        stack.stop("database")
         act("lift")
-        stack.compose("start", "database")
+        stack.start("database")
     stack.wait_healthy()
 
 
@@ -199,13 +195,13 @@ def test_full_disk_refuses_writes_and_loses_nothing(stack: Stack) -> None:
         health = stack.get("/api/health")
         assert (health.status, health.json()["database"]["status"]) == (503, "away"), str(health)
         assert health.json()["database"]["reason"], str(health)
-        log = stack.machine.run("docker", "logs", "--since", since, database.id).text
+        log = stack.log_since(database, since)
         for word in ("ERROR", "PANIC"):
             assert re.search(f"{word}: .*No space left on device", log), f"{word}\n{log[-3000:]}"
 
         act("drain")
         stack.wait_healthy()
-        assert stack.one("database").id == database.id
+        assert stack.one("database").place == database.place
         assert _present(stack, stored) == set(stored)
         assert not store(4), stack.logs("database")
     assert _present(stack, stored) == set(stored)
@@ -233,7 +229,12 @@ def _configs(stack: Stack, containers: list[Container]) -> dict[str, Response]:
     return {addresses[line.partition(" ")[0]]: line.partition(" ")[2] for line in answers}
 
 
+# In the words of docs/swarm.md.
+OTHER_APIS = pytest.mark.compose("`app.toml` is a config, and another one replaces the apis")
+
+
 @pytest.mark.promise(8)
+@OTHER_APIS
 def test_config_directory_is_mounted_read_only(stack: Stack) -> None:
     """The whole directory, so that a renamed file comes through; no api can write to it."""
     for api in stack.of("api"):
@@ -267,6 +268,7 @@ def test_every_api_has_the_hosts_config(stack: Stack) -> None:
 
 
 @pytest.mark.promise(8)
+@OTHER_APIS
 @pytest.mark.disruptive
 @pytest.mark.parametrize("way", ["in place", "by rename"])
 def test_edit_is_seen_at_the_next_request(stack: Stack, way: str) -> None:
@@ -302,6 +304,38 @@ def test_edit_is_seen_at_the_next_request(stack: Stack, way: str) -> None:
     assert all(banner not in answer for answer in _configs(stack, stack.of("api")).values())
 
 
+def _answer_of(stack: Stack, text: str) -> Response:
+    """What /api/health says with this in app.toml, which is put back."""
+    path = f"{stack.directory}/config/api/app.toml"
+    kept = stack.machine.read(path)
+    script = 'printf %s "$2" >"$1"'
+    stack.machine.run("sh", "-c", script, "sh", path, text)
+    try:
+        return stack.get("/api/health")
+    finally:
+        stack.machine.run("sh", "-c", script, "sh", path, kept)
+
+
+@pytest.mark.promise(8)
+@OTHER_APIS
+@pytest.mark.disruptive
+@pytest.mark.parametrize(("text", "line", "says"), [
+    ('banner = "fine"\ncolour = "blue"\n', 2, "colour"),
+    ('banner = "fine"\npage_size = 10\n[features\n', 3, "line 3"),
+    ('banner = "fine"\n\nsize = 3\n', 3, "size"),
+])  # fmt: skip
+def test_mistake_in_the_config_is_in_health_with_its_line(
+    stack: Stack, text: str, line: int, says: str
+) -> None:
+    """And nobody is ill because of it."""
+    answer = _answer_of(stack, text)
+    assert answer.status == 200, str(answer)
+    error = answer.json()["config"]
+    assert error, str(answer)
+    assert (error["line"], says in error["detail"]) == (line, True), str(answer)
+    assert stack.get("/api/health").json()["config"] is None
+
+
 # The cache's memory
 
 
@@ -309,9 +343,9 @@ def test_edit_is_seen_at_the_next_request(stack: Stack, way: str) -> None:
 def test_cache_data_is_in_memory_and_fits(stack: Stack) -> None:
     """/data is a bounded tmpfs; with maxmemory it leaves room for the server in the limit."""
     cache = stack.one("cache")
-    assert "/data" not in cache.mounts, cache.mounts
+    assert cache.mounts.get("/data", {}).get("Type", "tmpfs") == "tmpfs", cache.mounts
     size = stack.kernel([cache])[cache.name]["tmpfs"].get("/data")
-    assert size, f"/data is no tmpfs with a size: {cache.host_config['Tmpfs']}"
+    assert size, f"/data is no tmpfs with a size: {cache.tmpfs}"
     match = re.search(r"--maxmemory (\d+)mb\b", " ".join(cache.command))
     assert match, f"no maxmemory in {cache.command}"
     limit = stack.settings.memory("cache")
@@ -348,7 +382,7 @@ def test_cache_forgets_at_a_restart_and_nothing_else_does(stack: Stack, item: st
     assert visit(cookie).json()["visits"] == 2
     source()
     assert source() == "cache"
-    stack.compose("restart", "cache")
+    stack.restart("cache")
     stack.wait_healthy()
     assert source() == "database"
     wait_until(lambda: source() == "cache", 5, "items are cached again")
@@ -359,13 +393,13 @@ def test_cache_forgets_at_a_restart_and_nothing_else_does(stack: Stack, item: st
 @pytest.mark.disruptive
 def test_items_are_read_without_the_cache(stack: Stack, item: str) -> None:
     """It is a cache: while it is away, the database answers."""
-    stack.compose("stop", "cache")
+    stack.stop("cache")
     try:
         answer = stack.get(item)
         assert answer.status == 200, f"{answer}\n{stack.logs('api')}"
         assert answer.headers["x-source"] == "database", str(answer)
     finally:
-        stack.compose("start", "cache")
+        stack.start("cache")
 
 
 @pytest.mark.promise(9)
@@ -375,7 +409,7 @@ def test_every_tmpfs_has_a_bound(stack: Stack, service: str) -> None:
     containers = stack.of(service)
     facts = stack.kernel(containers)
     for each in containers:
-        places = each.host_config["Tmpfs"] or {}
+        places = each.tmpfs
         assert places, f"{each.name} has a read-only root and no tmpfs"
         sizes = {place: facts[each.name]["tmpfs"].get(place.replace("/var/run", "/run"), 0) or
                  facts[each.name]["tmpfs"].get(place, 0) for place in places}  # fmt: skip
@@ -403,7 +437,7 @@ def test_every_tmpfs_is_full_at_its_size(stack: Stack) -> None:
     """Written to beyond its size it says so, and nobody is killed for it."""
     before = {each.name: each.life for each in stack.containers()}
     for each in [stack.one(service) for service in SERVICES]:
-        places = [*(each.host_config["Tmpfs"] or {}), "/dev/shm"]  # noqa: S108
+        places = [*each.tmpfs, "/dev/shm"]  # noqa: S108
         assert each.service != "cache" or "/data" in places, places
         sizes = stack.kernel([each])[each.name]["tmpfs"]
         sizes = {place: sizes.get(place.replace("/var/run", "/run"), 0) or sizes.get(place, 0)

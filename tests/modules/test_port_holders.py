@@ -82,7 +82,7 @@ def test_port_of_a_closed_connection_is_free() -> None:
 def test_port_that_a_container_publishes_is_held_by_it(docker: Path, kind: str) -> None:
     port = free_port()
     text, held = PUBLISHED[kind]
-    line = f"neighbour\tother\t{text.format(port=port, before=port - 1)}\n"
+    line = f"neighbour\tother\t\t{text.format(port=port, before=port - 1)}\n"
     (docker / "ps").write_text(line)
     path = f"{docker}:{os.environ['PATH']}"
     result = port_holders(ports=[port], project=PROJECT, path=path)
@@ -93,10 +93,29 @@ def test_port_that_the_project_itself_publishes_is_not_held(docker: Path) -> Non
     with ExitStack() as stack:
         # With a userland proxy, the project's own port has a listener too.
         port = listening(stack, socket.AF_INET, "127.0.0.1")
-        (docker / "ps").write_text(f"own\t{PROJECT}\t127.0.0.1:{port}->80/tcp\n")
+        (docker / "ps").write_text(f"own\t{PROJECT}\t\t127.0.0.1:{port}->80/tcp\n")
         path = f"{docker}:{os.environ['PATH']}"
         result = port_holders(ports=[port], project=PROJECT, path=path)
     assert result.answer["holders"] == {}
+
+
+@pytest.mark.parametrize(("stack", "held"), [(PROJECT, False), ("other", True), ("", True)])
+def test_port_that_a_stack_publishes_is_its_own(docker: Path, stack: str, held: bool) -> None:
+    port = free_port()
+    (docker / "ps").write_text(f"{PROJECT}_gateway.1\t\t{PROJECT}\t0.0.0.0:{port}->80/tcp\n")
+    path = f"{docker}:{os.environ['PATH']}"
+    result = port_holders(ports=[port], project=PROJECT, stack=stack, path=path)
+    assert result.answer["holders"] == (
+        {str(port): f"container {PROJECT}_gateway.1"} if held else {}
+    )
+    # Whoever asks: a stack of Compose's cannot be beside it.
+    assert result.answer["on_a_swarm"]
+
+
+def test_stack_of_another_name_is_none_of_the_projects(docker: Path) -> None:
+    (docker / "ps").write_text("other_gateway.1\t\tother\t\n")
+    result = port_holders(ports=[], project=PROJECT, path=f"{docker}:{os.environ['PATH']}")
+    assert not result.answer["on_a_swarm"]
 
 
 def test_machine_without_docker_is_answered_too(tmp_path: Path) -> None:

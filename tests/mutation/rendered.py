@@ -1,7 +1,7 @@
 """A pytest plugin: the checks of tests/templates see a rendering that one mutation has changed.
 
-With a few of the combinations, in which each choice is made in dev and in prod: what changes in
-all of them shows in these.
+With a few of the combinations, in which each choice is made in dev and in prod, and on a swarm each
+way to meet: what changes in all of them shows in these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .mutation import Access, DoesNotApply, Mutation, load
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STEP = 13
+STEP, SWARM_STEP = 13, 5
 SECRET = "this-stands-for-a-secret"  # noqa: S105
 WAITING = pytest.StashKey[list[Any]]()
 
@@ -34,6 +34,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     waiting = session.config.stash[WAITING] = []
     conftest.COMBINATIONS = conftest.COMBINATIONS[::STEP]
+    conftest.SWARM_COMBINATIONS = conftest.SWARM_COMBINATIONS[::SWARM_STEP]
     name = session.config.getoption("--mutation")
     if name:
         (mutation,) = (each for each in load() if each.name == name)
@@ -55,6 +56,9 @@ def _mutated(
     def mutated(self: object, combination: object) -> Any:
         stack = render(self, combination)
         for change in mutation.rendered:
+            if change.file not in stack.files:
+                # A swarm's own, where each machine has its own stack.
+                continue
             text, mode = stack.files[change.file]
             if isinstance(change, Access):
                 mode = change.mode

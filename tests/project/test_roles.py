@@ -104,7 +104,7 @@ def imported(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
 
 def test_tags_of_the_plays_are_the_roles_names() -> None:
     tags = {}
-    for name in ("provision", "deploy"):
+    for name in ("provision", "deploy", "deploy_swarm", "pull"):
         for play in read_yaml(ROOT / "playbooks" / f"{name}.yml"):
             for role in play.get("roles", []):
                 tags[role["role"]] = role["tags"]

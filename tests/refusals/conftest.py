@@ -79,6 +79,7 @@ class Case:
     """A bad input: what is given to ansible-playbook, and what each of its error lines has to hold.
 
     `fleet` has the host variables of machines of an inventory's `group`: all are the one at hand.
+    `parts` has the machines of its other groups.
     `worse` is a shell script that spoils the machine, for this case alone.
     """
 
@@ -88,6 +89,7 @@ class Case:
     fleet: Sequence[Mapping[str, Any]] = ()
     group: str = "lab"
     worse: str = ""
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -188,7 +190,9 @@ class Lab:
             for number, variables in enumerate(case.fleet, start=1)
         }
         path = self._folder / f"{case.name}.yml".replace(" ", "-")
-        path.write_text(yaml.safe_dump({case.group: {"hosts": hosts}}), encoding="utf-8")
+        groups = {name: {"hosts": dict.fromkeys(parts)} for name, parts in case.parts.items()}
+        text = yaml.safe_dump({case.group: {"hosts": hosts}, **groups})
+        path.write_text(text, encoding="utf-8")
         return Controller(path, "all")
 
     @contextmanager

@@ -45,6 +45,17 @@ OTHER_KIND = r"""
   printf '#!/bin/sh\nexec setarch linux32 /usr/sbin/sshd-itself "$@"\n' >/usr/sbin/sshd
   chmod 0755 /usr/sbin/sshd
 """
+NO_FORWARDS = "own /etc/ssh; sed -i '1i AllowTcpForwarding no' /etc/ssh/sshd_config"
+OPEN_FORWARDS = "own /etc/ssh; sed -i '1i GatewayPorts yes' /etc/ssh/sshd_config"
+# A machine that never asked its mirrors, and without the program, should it have that.
+WITHOUT_REGISTRY = """
+  mount -t tmpfs tmpfs /var/lib/apt/lists
+  if [ -e /usr/bin/docker-registry ]; then mount --bind /dev/null /usr/bin/docker-registry; fi
+  if [ -e /var/lib/dpkg/info/docker-registry.list ]; then
+    own /var/lib/dpkg
+    sed -i '/^Package: docker-registry$/,/^$/d' /var/lib/dpkg/status
+  fi
+"""
 
 CASES = [
     build_host("build host without an engine",
@@ -58,6 +69,16 @@ CASES = [
     build_host("build host of another kind",
                [[f"{BUILD_HOST} builds images for ", ", and lab1 is ", "distribution=local"]],
                worse=OTHER_KIND),
+    build_host("registry and an sshd that forwards nothing",
+               [["sshd forwards no port", "AllowTcpForwarding to yes in", "tion=archive"]],
+               worse=NO_FORWARDS, stack_images_distribution="registry"),
+    build_host("registry and an sshd that forwards for everybody",
+               [["to the network", "GatewayPorts is yes", "no in /etc/ssh", "tion=archive"]],
+               worse=OPEN_FORWARDS, stack_images_distribution="registry"),
+    build_host("build host that can have no registry",
+               [[f"{BUILD_HOST} is to send images by Debian's docker-registry, and cannot",
+                 "(E: Unable to locate package", "apt-get update", "tion=archive"]],
+               worse=WITHOUT_REGISTRY, stack_images_distribution="registry"),
 ]  # fmt: skip
 
 NOT_ASKED = [
@@ -67,7 +88,10 @@ NOT_ASKED = [
     build_host("build host that builds for itself", [], host="lab1"),
 ]  # fmt: skip
 
-GOOD = build_host("good build host", [])
+GOOD = [
+    build_host("good build host", []),
+    build_host("good build host for a registry", [], stack_images_distribution="registry"),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -83,7 +107,7 @@ def test_build_host_is_not_asked_where_it_has_nothing_to_do(case: Case, attempt:
     assert "Build host |" not in outcome.run.output
 
 
-@pytest.mark.parametrize("case", [GOOD], ids=str)
+@pytest.mark.parametrize("case", GOOD, ids=str)
 def test_good_build_host_is_not_refused(case: Case, attempt: Attempt) -> None:
     # Else whatever is wrong with this machine could pass for a refusal.
     outcome = attempt(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,6 +72,20 @@ def fleet(setting: str, bad: dict[str, Any], *mend: str) -> Case:
     return Case(f"fleet with {setting}", variables(env="prod"), says, machines)
 
 
+def swarm(
+    name: str,
+    *says: str,
+    machines: int = 1,
+    managers: Sequence[str] = ("lab1",),
+    workers: Sequence[str] = (),
+    **values: object,
+) -> Case:
+    """Return a case of machines that are to be a swarm."""
+    given = {"env": "prod", "orchestrator": "swarm"} | values
+    parts = {"swarm_managers": managers, "swarm_workers": workers}
+    return Case(name, variables(**given), [says], [{}] * machines, parts=parts)
+
+
 def quoted(*values: str) -> dict[str, str]:
     """Return the values by how a line shows them."""
     return {f"is '{value}': ": value for value in values}
@@ -78,6 +93,8 @@ def quoted(*values: str) -> dict[str, str]:
 
 HIDDEN = "hidden-4711-hidden"
 HUGE = "10000000000000000"
+# Those of a stack beside the one that is there.
+FREE_PORTS = {"stack_compose_http_port": "18080", "stack_compose_https_port": "18443"}
 
 CASES = [
     Case("no lab", variables(env="prod"),
@@ -130,14 +147,17 @@ CASES = [
           "absolute path", "-e stack_dir=/opt/stackyard"),
     fleet("stack_project", quoted("Stackyard", "stack yard", "-stack"),
           "lower-case", "-e stack_project=stackyard"),
-    one("unknown distribution", ['stack_images_distribution is "registry"', "=local", "archive"],
-        stack_images_distribution="registry"),
+    one("unknown distribution", ['stack_images_distribution is "mirror"', "=local", "or registry"],
+        stack_images_distribution="mirror"),
     one("unknown build host", ['stack_images_build_host is "lab9"', "of the inventory"],
         stack_images_distribution="archive", stack_images_build_host="lab9"),
     one("too little room on the build host", ["engine of localhost", "building them takes 8.88 PB"],
         stack_images_edition="refused", stack_images_minimum_free_bytes=HUGE),
     one("too little room to load", ["loading them takes 8.88 PB"],
         stack_images_edition="refused", stack_images_minimum_free_bytes_to_load=HUGE),
+    one("too little room to offer", ["free in /var/cache on localhost", "there takes 8.88 PB"],
+        stack_images_edition="refused", stack_images_distribution="registry",
+        stack_images_minimum_free_bytes_to_offer=HUGE),
     one("mirror of the build host", ["http://127.0.0.1:9/debian cannot be reached from localhost"],
         stack_images_edition="refused", stack_images_mirrors={"main": "http://127.0.0.1:9/debian"}),
     fleet("stack_images_refs",
@@ -154,6 +174,24 @@ CASES = [
         stack_secrets_values={"database_api": "hidden-47"}),
     one("secret with a space", ["The value given for cache_api holds a space"],
         stack_secrets_values={"cache_api": f"{HIDDEN} {HIDDEN}"}),
+    one("unknown orchestrator",
+        ["orchestrator is 'kubernetes'", "-e orchestrator=compose", "-e orchestrator=swarm"],
+        orchestrator="kubernetes"),
+    swarm("dev on a swarm", "orchestrator is 'swarm' and env is dev", "-e env=prod", env="dev"),
+    swarm("swarm without a manager", "no machine in the group swarm_managers", "name one, or three",
+          managers=(), workers=("lab1", "lab2"), machines=2),
+    swarm("swarm with two managers", "swarm_managers are 2, lab1, lab2: ", "name 1, 3 or 5",
+          managers=("lab1", "lab2"), machines=2),
+    swarm("machine with two parts", "lab1 is in the groups lab, swarm_managers, swarm_workers",
+          "in one of swarm_managers and swarm_workers", workers=("lab1", "lab2"), machines=2),
+    swarm("machine without a part", "lab2 is in the groups lab: ",
+          "in one of swarm_managers and swarm_workers", machines=2),
+    swarm("manager that is no lab machine", "swarm_managers are 'lab9', and none of them is in",
+          "in the group lab and in --limit", managers=("lab9",), workers=("lab1",)),
+    swarm("address on a swarm", "stack_compose_bind_address is '127.0.0.1'", "every address",
+          "-e stack_compose_bind_address=0.0.0.0", stack_compose_bind_address="127.0.0.1"),
+    swarm("project's name too long for a swarm", f"stack_project is '{'p' * 19}', 19 characters",
+          "room for 18: ", "-e stack_project=stackyard", stack_project="p" * 19, **FREE_PORTS),
 ]  # fmt: skip
 
 
@@ -187,5 +225,9 @@ def test_good_settings_are_not_refused(attempt: Attempt) -> None:
     # As far as preflight: more would deploy it.
     good = variables(env="dev", stack_compose_api_replicas="12")
     outcome = attempt(Case("good settings in dev", ["--tags=always", *good], []))
+    assert outcome.run.code == 0, outcome.run.output
+    outcome.assert_nothing_altered()
+    case = swarm("good swarm", stack_project="p" * 18, **FREE_PORTS)
+    outcome = attempt(replace(case, arguments=["--tags=always", *case.arguments], says=[]))
     assert outcome.run.code == 0, outcome.run.output
     outcome.assert_nothing_altered()

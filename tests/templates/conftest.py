@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
+
+from .swarm import StackFiles, environment, told
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles" / "stack_compose"
@@ -62,6 +64,8 @@ PORTS = {
         "stack_compose_database_debug_port": "15432",
         "stack_compose_cache_debug_port": "16379",
     },
+    # A swarm's are open on every address.
+    "public": {"stack_compose_http_port": "80", "stack_compose_https_port": "443"},
 }
 PLACES = {
     "default": {},
@@ -75,6 +79,13 @@ IMAGES = {
         "api": "lab.example:5000/a/api@sha256:" + "0" * 64,
     },
 }
+# One stack on each machine, or one on all of a swarm.
+SWARMS = {
+    "none": {},
+    "default": {"orchestrator": "swarm"},
+    "virtual": {"orchestrator": "swarm", "swarm_endpoint_mode": "vip"},
+    "encrypted": {"orchestrator": "swarm", "swarm_encrypted": "true"},
+}
 
 
 @dataclass(frozen=True)
@@ -87,9 +98,10 @@ class Combination:
     ports: str = "default"
     place: str = "default"
     images: str = "built"
+    swarm: str = "none"
 
     def __str__(self) -> str:
-        return "-".join((self.env, self.replicas, self.limits, self.ports, self.place, self.images))
+        return "-".join(astuple(self))
 
     def settings(self) -> dict[str, Any]:
         """Return what is typed with -e."""
@@ -99,6 +111,7 @@ class Combination:
             **LIMITS[self.limits],
             **PORTS[self.ports],
             **PLACES[self.place],
+            **SWARMS[self.swarm],
         }
 
 
@@ -116,6 +129,23 @@ COMBINATIONS = [
             ("others", "default", "registry"),
             ("others", "others", "built"),
         ),
+    )
+]
+# Of a swarm, which takes prod alone: all counts with all of the others, and each way with each.
+SWARM_COMBINATIONS = [
+    Combination("prod", replicas, *others, swarm)
+    for (replicas, others), swarm in zip(
+        itertools.product(
+            REPLICAS,
+            (
+                ("default", "default", "default", "built"),
+                ("small", "public", "others", "registry"),
+                ("large", "default", "others", "built"),
+                ("core", "public", "default", "registry"),
+            ),
+        ),
+        itertools.cycle(("default", "virtual", "encrypted")),
+        strict=False,
     )
 ]
 
@@ -136,6 +166,11 @@ class Stack:
     warnings: str = ""
     code: int = 0
     model: dict[str, Any] = field(default_factory=dict)
+    # For a swarm: where it was written, the stack file, Docker's own reading of it, its warnings.
+    directory: Path = Path()
+    text: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
+    refusal: str = ""
 
     @property
     def prod(self) -> bool:
@@ -202,6 +237,11 @@ class Renderer:
         templar = Templar(loader=self.loader, variables={**variables, **task["vars"]})
         return templar.template(task[module])
 
+    def value(self, name: str, combination: Combination) -> Any:
+        """Return what a variable of the wiring comes to."""
+        variables = {**self.lower, **combination.settings(), "groups": {"lab": ["localhost"]}}
+        return Templar(loader=self.loader, variables=variables).template(self.lower[name])
+
     def render(self, combination: Combination) -> Stack:
         """Return the project that the role would write, every value final."""
         given = {
@@ -237,13 +277,19 @@ class Renderer:
         }
         return Stack(combination, self.defaults | combination.settings(), files, kept, directories)
 
+    def secrets(self) -> list[str]:
+        """Return the names of all secret files."""
+        definitions = self.lower["stack_secrets_definitions"]
+        return [str(file["name"]) for each in definitions for file in each["files"]]
+
 
 def compose(stack: Stack, directory: Path) -> None:
     """Write the project and let Compose read it as people would."""
-    for name, (content, _) in stack.files.items():
+    for name, (content, mode) in stack.files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
+        path.chmod(int(mode, 8))
     override = f"docker-compose.{stack.combination.env}.yml"
     done = subprocess.run(
         [
@@ -261,8 +307,7 @@ def compose(stack: Stack, directory: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        # Of this machine's own settings, nothing is to have a say.
-        env={"PATH": os.environ["PATH"], "HOME": str(directory)},
+        env=environment(directory),
     )
     stack.code, stack.warnings = done.returncode, done.stderr.strip()
     stack.model = json.loads(done.stdout) if done.returncode == 0 else {"services": {}}
@@ -286,6 +331,41 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Stack]:
             job.result()
     assert stacks
     return stacks
+
+
+@pytest.fixture(scope="session")
+def rendered_swarms(tmp_path_factory: pytest.TempPathFactory) -> list[Stack]:
+    """Return every combination for a swarm: as Compose reads it on one machine, and as told."""
+    top = tmp_path_factory.mktemp("swarms")
+    renderer, stack_files = Renderer(), StackFiles()
+    stacks = [renderer.render(combination) for combination in SWARM_COMBINATIONS]
+    for stack in stacks:
+        stack.directory = top / str(stack.combination)
+        for name in renderer.secrets():
+            path = stack.directory / "secrets" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"what {name} holds", encoding="utf-8")
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        list(pool.map(lambda stack: compose(stack, stack.directory), stacks))
+        read = list(pool.map(lambda stack: stack_files.read(stack.directory), stacks))
+        for stack, done in zip(stacks, read, strict=True):
+            stack.refusal = done.stderr
+            if done.returncode == 0:
+                stack.text, refusal = stack_files.make(stack.directory, done.stdout)
+                stack.refusal += refusal
+        good = [stack for stack in stacks if stack.text]
+        docker = pool.map(lambda stack: told(stack.text, stack.directory), good)
+        for stack, (model, refusal) in zip(good, docker, strict=True):
+            stack.told, stack.refusal = model, stack.refusal + refusal
+    return stacks
+
+
+@pytest.fixture(scope="session")
+def swarms(rendered_swarms: list[Stack]) -> list[Stack]:
+    """Return those that Docker accepts; that it accepts all has a check of its own."""
+    accepted = [stack for stack in rendered_swarms if stack.told]
+    assert accepted, rendered_swarms[0].refusal
+    return accepted
 
 
 @pytest.fixture(scope="session")

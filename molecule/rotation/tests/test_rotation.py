@@ -57,7 +57,7 @@ def assert_rotated(stack: Stack) -> None:
         "old": {"database": False, "cache": False},
         "new": {"database": True, "cache": True},
     }
-    request = {"directory": stack.directory, "project": stack.project, "files": FILES}
+    request = {"directory": stack.directory, "label": stack.label, "files": FILES}
     found = stack.machine.program("secrets_scan", {**request, "values": OLD})
     assert found["blind"] == []
     assert [f for place in found["places"].values() for f in place["findings"]] == []

@@ -1,8 +1,8 @@
 """Look for secrets where none may be. Values stay here: the answer only names where one was found.
 
-Request: directory, project, files (secret file names); values, the directory with these files where
-it is not the stack's own. Answer: for each kind of place how many
-were looked at, how many of these hold the word that shows the look works, and the findings.
+Request: directory; label of all containers; files (secret file names); values, the directory with
+these files where it is not the stack's own. Answer: for each kind of place how many were looked at,
+how many of these hold the word that shows the look works, and the findings.
 With text (zlib, base64) instead of files: how many values are known here, and the names of the
 files whose values stand in that text.
 """
@@ -68,14 +68,22 @@ if "text" in request:
     print(json.dumps({"known": sum(map(len, known.values())), "held": held}))
     sys.exit()
 
-label = f"label=com.docker.compose.project={request['project']}"
+label = f"label={request['label']}"
+stacks = request["label"].partition("=")[0].encode()
 containers = lines("docker", "ps", "-aq", "--filter", label)
+running = lines("docker", "ps", "-q", "--filter", label)
 images = sorted(set(lines("docker", "inspect", "--format", "{{.Image}}", *containers)))
 networks = lines("docker", "network", "ls", "-q", "--filter", label)
 volumes = lines("docker", "volume", "ls", "-q", "--filter", label)
+# What a swarm knows, of which an engine without one has none.
+known = [
+    (kind, lines("docker", kind, "ls", "-q", "--filter", label))
+    for kind in ("service", "config", "secret")
+    if request["label"].startswith("com.docker.stack.")
+]
 pids = [
     int(word)
-    for each in containers
+    for each in running
     for line in run("docker", "top", each, "-eo", "pid").decode().splitlines()[1:]
     for word in line.split()
 ]
@@ -121,9 +129,13 @@ PLACES = {
         b"/secrets/database_api_password",
         [(f"docker compose config of {env}", compose(env)) for env in ("dev", "prod")],
     ),
-    "docker inspect": (b"com.docker.compose.project", each(containers, "docker", "inspect")),
+    "docker inspect": (
+        stacks,
+        each(containers, "docker", "inspect")
+        + [place for kind, ids in known for place in each(ids, "docker", kind, "inspect")],
+    ),
     "docker inspect of networks and volumes": (
-        b"com.docker.compose.project",
+        stacks,
         each(networks, "docker", "network", "inspect")
         + each(volumes, "docker", "volume", "inspect"),
     ),
@@ -131,10 +143,7 @@ PLACES = {
     "docker history": (b"CREATED BY", each(images, "docker", "history", "--no-trunc")),
     "docker top": (
         b"PID",
-        [
-            (f"docker top {name}", run("docker", "top", name, "-eo", "pid,args"))
-            for name in containers
-        ],
+        [(f"docker top {name}", run("docker", "top", name, "-eo", "pid,args")) for name in running],
     ),
     "command lines": (b"", of_processes("cmdline")),
     "environments": (b"PATH=", of_processes("environ")),

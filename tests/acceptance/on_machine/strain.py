@@ -1,11 +1,11 @@
 """Take steps against containers while clients keep asking, and say what each step did to whom.
 
-Request: urls, and how many requests a second (rate); folder; project; containers, by name the
-process number; steps, each with a command and the seconds to watch after it. Answer: the engine's
-events; and by step code, out, err; the seconds that the command took, and those that the machine's
-cores were idle meanwhile; asked; failures, each with the seconds from the step's start to the
-request's, its own seconds, the path and what was wrong; before and after the command, what the
-kernel has counted for each container.
+Request: urls, and how many requests a second (rate); folder; label of all containers; containers,
+by name the process number; steps, each with a command and the seconds to watch after it. Answer:
+the engine's events; and by step code, out, err; the seconds that the command took, and those that
+the machine's cores were idle meanwhile; asked; failures, each with the seconds from the step's
+start to the request's, its own seconds, the path and what was wrong; before and after the command,
+what the kernel has counted for each container.
 """
 
 import http.client
@@ -138,7 +138,7 @@ follow = subprocess.Popen(
     [
         *("docker", "events", "--format", "{{json .}}", "--filter", "type=container"),
         *(f"--filter=event={action}" for action in ("oom", "die", "start", "pause")),
-        *("--filter", f"label=com.docker.compose.project={request['project']}"),
+        *("--filter", f"label={request['label']}"),
     ],
     stdin=subprocess.DEVNULL,
     stdout=subprocess.PIPE,

@@ -1,0 +1,152 @@
+"""Machines of a swarm that go away without a word, and a database that moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.machine import wait_until
+from tests.controller import ROOT
+from tests.swarm import PROJECT
+
+if TYPE_CHECKING:
+    from tests.swarm import Swarm
+
+# Three heartbeats that do not come, and the start of containers.
+ELSEWHERE_SECONDS = 30
+THREE_MANAGERS = ROOT / "molecule/swarm/inventory/three_managers.yml"
+
+
+def databases(swarm: Swarm, nodes: list[str]) -> list[str]:
+    """Nodes with a container of the database, or a volume of it that holds anything."""
+    volume = f"/var/lib/docker/volumes/{PROJECT}_database-data/_data/PG_VERSION"
+    found = [
+        name for name in nodes if swarm.nodes[name].try_run("test", "-e", volume).code == 0
+    ]  # fmt: skip
+    return sorted({*found, *(task.node for task in swarm.tasks("database", nodes))})
+
+
+def test_worker_without_power_is_replaced_within_half_a_minute(swarm: Swarm) -> None:
+    item = swarm.ask("lab1", "/api/items", "POST", {"name": "written before"})
+    # One that has some: Swarm moves nothing back to a node that was drained.
+    victim = next(each for each in ("lab3", "lab2") if each in swarm.where("frontend"))
+    rest = [each for each in swarm.nodes if each != victim]
+    name = swarm.stop_hard(victim)
+    try:
+        waited = wait_until(
+            lambda: (
+                len(swarm.where("frontend")) == 3
+                and len(swarm.where("api")) == 2
+                and victim not in swarm.where("frontend") + swarm.where("api")
+                and all(swarm.answers(node) for node in rest)
+            ),
+            ELSEWHERE_SECONDS,
+            "its replicas are elsewhere",
+            lambda: swarm.manage("stack", "ps", PROJECT),
+        )
+        print(f"replicas elsewhere after {waited:.1f} s")
+        assert swarm.ask("lab1", f"/api/items/{item['id']}")["name"] == "written before"
+        run = swarm.play("playbooks/status.yml", "--limit", ",".join([*rest, "localhost"]))
+        assert run.code != 0
+        assert f"{victim} is down" in run.output, run.output
+    finally:
+        swarm.start_again(victim, name)
+    wait_until(lambda: victim in swarm.where("gateway"), 90, "it has its gateway again")
+    wait_until(lambda: swarm.answers(victim), 60, "it answers again")
+    swarm.wait_settled()
+
+
+@pytest.mark.parametrize("node", ["lab2", "lab3"])
+def test_engine_restarted_in_place_runs_containers_again(swarm: Swarm, node: str) -> None:
+    """Its networks of before are still there, and were once in the way of what it starts."""
+    swarm.nodes[node].run("systemctl", "restart", "docker", seconds=90)
+    wait_until(lambda: node in swarm.where("gateway"), 60, "it has its gateway again")
+    wait_until(lambda: swarm.answers(node), 60, "it answers again")
+    swarm.wait_settled()
+    # Where one is left, no container gets to its network from there on.
+    left = swarm.nodes[node].run("ip", "-brief", "link", "show", "type", "vxlan")
+    assert not left.out, left.out
+
+
+def test_database_is_moved_with_its_rows(swarm: Swarm) -> None:
+    item = swarm.ask("lab1", "/api/items", "POST", {"name": "moves along"})
+    run = swarm.play("playbooks/move_database.yml", "-e", "to=lab2")
+    assert run.code == 0, run.output
+    assert swarm.where("database") == ["lab2"]
+    assert databases(swarm, list(swarm.nodes)) == ["lab2"]
+    rows = swarm.sql(f"SELECT name FROM items WHERE id = '{item['id']}'")
+    assert rows == [["moves along"]]
+    wait_until(lambda: swarm.answers("lab3"), 30, "the apis have found it")
+    assert swarm.ask("lab3", "/api/items", "POST", {"name": "written there"})
+    again = swarm.play("playbooks/move_database.yml", "-e", "to=lab2")
+    assert again.code == 0, again.output
+    assert again.changed == 0, again.output
+    assert swarm.deploy().changed == 0
+
+
+def test_database_whose_node_is_gone_is_nowhere_else(swarm: Swarm) -> None:
+    """It is said, reads go on with what the apis have, and it is back with its node."""
+    item = swarm.ask("lab1", "/api/items", "POST", {"name": "survives"})
+    assert swarm.ask("lab1", "/api/items")
+    name = swarm.stop_hard("lab2")
+    try:
+        wait_until(
+            lambda: "Down" in swarm.manage("node", "ls", "--format", "{{.Hostname}}{{.Status}}"),
+            ELSEWHERE_SECONDS,
+            "the manager notices",
+        )
+        # An api that starts anew waits for the database: one that has seen it answers.
+        for node in ("lab1", "lab3"):
+            wait_until(lambda at=node: swarm.answers(at, "/api/items"), 60, f"{node} reads on")
+        assert databases(swarm, ["lab1", "lab3"]) == []
+        assert not swarm.where("database")
+        run = swarm.play("playbooks/status.yml", "--limit", "lab1,lab3,localhost")
+        assert run.code != 0
+        assert "The database is away with lab2, which has its volume" in run.output, run.output
+        more = swarm.play("site.yml", "-e", "env=prod", "-e", "stack_deploy_timeout=20",
+                          "--limit", "lab1,lab3,localhost")  # fmt: skip
+        assert more.code != 0, more.output
+        assert databases(swarm, ["lab1", "lab3"]) == []
+    finally:
+        swarm.start_again("lab2", name)
+    wait_until(lambda: swarm.where("database") == ["lab2"], 120, "it is back with its node")
+    swarm.wait_settled()
+    assert swarm.sql(f"SELECT name FROM items WHERE id = '{item['id']}'") == [["survives"]]
+
+
+def test_one_of_three_managers_without_power_takes_nothing_along(swarm: Swarm) -> None:
+    """The leader, which has the project's directory: the others decide, and serve."""
+    swarm.deploy(groups=THREE_MANAGERS)
+    item = swarm.ask("lab1", "/api/items", "POST", {"name": "decided by three"})
+    name = swarm.stop_hard("lab1")
+    try:
+        wait_until(
+            lambda: swarm.nodes["lab2"].try_run("docker", "node", "ls").code == 0,
+            ELSEWHERE_SECONDS,
+            "the other two decide",
+        )
+        wait_until(
+            lambda: (
+                len(swarm.where("frontend", "lab2")) == 3
+                and len(swarm.where("api", "lab2")) == 2
+                and swarm.answers("lab2")
+                and swarm.answers("lab3")
+            ),
+            60,
+            "all serves again",
+            lambda: swarm.manage("stack", "ps", PROJECT, via="lab2"),
+        )
+        assert swarm.ask("lab3", f"/api/items/{item['id']}")["name"] == "decided by three"
+        swarm.manage("service", "scale", "--detach", f"{PROJECT}_api=3", via="lab3")
+        wait_until(lambda: len(swarm.where("api", "lab3")) == 3, 60, "they decide something")
+    finally:
+        swarm.start_again("lab1", name)
+    wait_until(
+        lambda: swarm.nodes["lab1"].try_run("docker", "node", "ls").code == 0, 60, "it is back"
+    )
+    swarm.deploy(groups=THREE_MANAGERS)
+    assert len(swarm.where("api")) == 2
+    swarm.deploy()
+    roles = swarm.manage("node", "ls", "--filter", "role=manager", "--format", "{{.Hostname}}")
+    assert roles.split() == ["lab1"]
