@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,10 +51,14 @@ SETS = {
 }
 SIDE_BY_SIDE = 2
 LINES_SHOWN = 120
+# Of one scenario, twice what the longest takes: one that hangs says where.
+LIMIT_SECONDS = 2400
 CHECKED = re.compile(r"^=+ (.*\d+ passed.*) in [\d.]+s", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 stopped = threading.Event()
+# The process groups of the Molecules that are not done.
+running: set[int] = set()
 
 
 class Result(NamedTuple):
@@ -102,7 +107,12 @@ class Machines:
                 "MOLECULE_EPHEMERAL_DIRECTORY": str(self.state),
                 "MOLECULE_COMMAND_BORDERS": "false",
             },
+            # Its own group: what it started ends with it.
+            start_new_session=True,
         )
+        running.add(process.pid)
+        limit = threading.Timer(LIMIT_SECONDS, end, [process.pid])
+        limit.start()
         output = []
         assert process.stdout
         with process.stdout, log.open("w", encoding="utf-8") as stream:
@@ -111,7 +121,10 @@ class Machines:
                 stream.write(output[-1])
                 if self.show:
                     sys.stdout.write(line)
-        return process.wait(), "".join(output)
+        code = process.wait()
+        limit.cancel()
+        running.discard(process.pid)
+        return code, "".join(output)
 
     def run(self, scenario: str) -> Result:
         """Run one scenario and leave the machines to the next."""
@@ -124,11 +137,11 @@ class Machines:
         # Molecule counts as success that it found no check to run.
         passed = code == 0 and bool(checks)
         result = Result(self.names, scenario, passed, ", then ".join(checks) or "no check", seconds)
-        if passed or stopped.is_set():
+        if passed:
             say(str(result))
         else:
-            end = "" if self.show else excerpt(output)
-            say(f"{end}\n{result}; all of it: {log.relative_to(ROOT)}")
+            report = "" if self.show else excerpt(output)
+            say(f"{report}\n{result}; all of it: {log.relative_to(ROOT)}")
         return result
 
     def run_all(self, scenarios: Sequence[str], *, keep: bool) -> list[Result]:
@@ -152,11 +165,18 @@ def excerpt(output: str) -> str:
     return "\n".join([*shown, *summary.splitlines()[1:LINES_SHOWN]])
 
 
+def end(group: int) -> None:
+    """End a Molecule and all that it started; what it said until then is shown."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+
+
 def stop(number: int, _frame: FrameType | None) -> None:
     """End what is running, so that machines are removed on the way out."""
     stopped.set()
     say(f"Stopping at {signal.Signals(number).name}: removing the machines")
-    subprocess.run(["pkill", "-TERM", "-P", str(os.getpid())], check=False)
+    for group in tuple(running):
+        end(group)
 
 
 def main() -> int:
