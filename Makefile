@@ -130,15 +130,29 @@ phase = @echo; echo "=== $(1)"; $(2); echo "=== $(1): $$SECONDS s"
 THIS_MACHINE := INVENTORY=tests/inventory.yml
 ENGINE_AND_IMAGES := --tags docker_engine,stack_images
 
+# Those without machines leave a core idle: two at a time, each shown once it is done.
+WITHOUT_MACHINES := check-project check-images check-api check-templates
+
 .PHONY: test
 test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at the end
 	$(call phase,lint,$(MAKE) lint)
 	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)')
-	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/chaos tests/modules)
-	$(call phase,templates,$(BIN)/pytest -q tests/templates)
-	$(call phase,images,$(ROOT_PYTEST) tests/images)
-	$(call phase,api,$(ROOT_PYTEST) tests/api)
+	@echo; echo '=== project and modules, images, api, templates (5 minutes)'
+	@$(MAKE) --jobs=2 --output-sync $(WITHOUT_MACHINES)
 	$(call phase,scenarios,$(SCENARIOS))
+
+.PHONY: $(WITHOUT_MACHINES)
+check-project:
+	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/chaos tests/modules)
+
+check-images:
+	$(call phase,images,$(ROOT_PYTEST) tests/images)
+
+check-api:
+	$(call phase,api,$(ROOT_PYTEST) tests/api)
+
+check-templates:
+	$(call phase,templates,$(BIN)/pytest -q tests/templates)
 
 .PHONY: test-fast
 test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minute

@@ -45,8 +45,8 @@ SETS = {
         "chaos",
         "browser",
     ],
-    "debian12": ["provision", "health", "development", "backup", "refusals"],
     "lab1 lab2 lab3": ["fleet", "swarm"],
+    "debian12": ["provision", "health", "development", "backup", "refusals"],
     "newcomer": ["newcomer"],
 }
 SIDE_BY_SIDE = 2
@@ -115,7 +115,7 @@ class Machines:
         limit.start()
         output = []
         assert process.stdout
-        with process.stdout, log.open("w", encoding="utf-8") as stream:
+        with process.stdout, log.open("w", buffering=1, encoding="utf-8") as stream:
             for line in process.stdout:
                 output.append(COLOURS.sub("", line))
                 stream.write(output[-1])

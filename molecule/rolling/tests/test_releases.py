@@ -61,6 +61,7 @@ def use(image: str) -> tuple[str, str]:
 
 @pytest.fixture(autouse=True)
 def _as_before(stack: Stack, controller: Controller) -> Iterator[None]:
+    """What the scenario converged, for the next check too."""
     yield
     controller.deploy("prod")
     stack.machine.try_run("docker", "image", "rm", BROKEN, f"{VARIANT}:1", f"{VARIANT}:2", OTHERS)
@@ -70,7 +71,6 @@ def _as_before(stack: Stack, controller: Controller) -> Iterator[None]:
 def test_a_release_that_is_not_healthy_is_stopped_at_its_first_replica(
     stack: Stack, controller: Controller
 ) -> None:
-    controller.deploy("prod")
     make_image(stack, BROKEN, 'CMD ["sh", "-c", "echo no such thing as a luck bean >&2; exit 3"]')
     before = {each.name: each.life for each in stack.containers()}
     files = stack.machine.read(f"{stack.directory}/docker-compose.yml")
@@ -95,7 +95,6 @@ def test_a_release_that_is_not_healthy_is_stopped_at_its_first_replica(
 @pytest.mark.disruptive
 def test_rollback_brings_back_images_and_files(stack: Stack, controller: Controller) -> None:
     """To the release before, and to one by its id; nothing fails meanwhile."""
-    controller.deploy("prod")
     first = current(stack)
     ours = stack.one("api").data["Config"]["Image"]
     make_image(stack, f"{VARIANT}:1", "LABEL variant=1")
@@ -146,7 +145,6 @@ def test_old_releases_are_forgotten_by_count_with_their_images_and_no_others(
 @pytest.mark.disruptive
 def test_plan_names_what_drifted_and_touches_nothing(stack: Stack, controller: Controller) -> None:
     """A file that was edited, a limit that was changed, a container that is gone; up mends them."""
-    controller.deploy("prod")
     api, frontend = stack.of("api"), stack.of("frontend")
     path = f"{stack.directory}/docker-compose.prod.yml"
     stack.machine.run("sed", "-i", "s/256M/257M/", path)
