@@ -184,7 +184,7 @@ class Swarm:
         """Give a machine its power back, and wait until its engine answers."""
         subprocess.run(["docker", "start", name], check=True, capture_output=True)
         # A new connection each time: while there is no SSH yet, asking raises.
-        # Asked through a socket that systemd holds, an engine that does not start keeps one waiting.
+        # Asked through a socket that systemd holds, an engine that hangs keeps one waiting.
         command = ["docker", "exec", name, "timeout", "10", "docker", "version"]
         wait_until(
             lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0,
