@@ -79,12 +79,15 @@ class Controller:
         )
 
     def play(self, playbook: str, *arguments: str) -> Run:
-        """Run a playbook to its end; raise TimeoutExpired if it hangs."""
+        """Run a playbook to its end; fail with what it said until then if it hangs."""
         process = self._start(playbook, arguments)
         try:
             output, _ = process.communicate(timeout=LONGEST_RUN_SECONDS)
-        finally:
-            process.kill()
+        except subprocess.TimeoutExpired:
+            kill_tree(process.pid)
+            output, _ = process.communicate()
+            seconds = f"{LONGEST_RUN_SECONDS:.0f} seconds"
+            pytest.fail(f"{playbook} did not end within {seconds}:\n{output}", pytrace=False)
         return Run(process.returncode, output)
 
     def deploy(self, env: str = "prod", *arguments: str) -> Run:

@@ -13,8 +13,10 @@ from tests.swarm import PROJECT
 if TYPE_CHECKING:
     from tests.swarm import Swarm
 
-# Three heartbeats that do not come, and the start of containers.
-ELSEWHERE_SECONDS = 30
+# Three heartbeats that do not come, and the start of containers: 17 seconds on an idle machine.
+# An engine that joins a network may wait 30 more for a peer that is gone (docs/facts.md), and these
+# machines share two cores with other checks.
+LIMIT_SECONDS = 120
 THREE_MANAGERS = ROOT / "molecule/swarm/inventory/three_managers.yml"
 
 
@@ -27,7 +29,7 @@ def databases(swarm: Swarm, nodes: list[str]) -> list[str]:
     return sorted({*found, *(task.node for task in swarm.tasks("database", nodes))})
 
 
-def test_worker_without_power_is_replaced_within_half_a_minute(swarm: Swarm) -> None:
+def test_replicas_of_a_worker_without_power_are_elsewhere_soon(swarm: Swarm) -> None:
     item = swarm.ask("lab1", "/api/items", "POST", {"name": "written before"})
     # One that has some: Swarm moves nothing back to a node that was drained.
     victim = next(each for each in ("lab3", "lab2") if each in swarm.where("frontend"))
@@ -41,7 +43,7 @@ def test_worker_without_power_is_replaced_within_half_a_minute(swarm: Swarm) -> 
                 and victim not in swarm.where("frontend") + swarm.where("api")
                 and all(swarm.answers(node) for node in rest)
             ),
-            ELSEWHERE_SECONDS,
+            LIMIT_SECONDS,
             "its replicas are elsewhere",
             lambda: swarm.manage("stack", "ps", PROJECT),
         )
@@ -52,8 +54,8 @@ def test_worker_without_power_is_replaced_within_half_a_minute(swarm: Swarm) -> 
         assert f"{victim} is down" in run.output, run.output
     finally:
         swarm.start_again(victim, name)
-    wait_until(lambda: victim in swarm.where("gateway"), 90, "it has its gateway again")
-    wait_until(lambda: swarm.answers(victim), 60, "it answers again")
+    wait_until(lambda: victim in swarm.where("gateway"), LIMIT_SECONDS, "it has its gateway again")
+    wait_until(lambda: swarm.answers(victim), LIMIT_SECONDS, "it answers again")
     swarm.wait_settled()
 
 
@@ -61,8 +63,8 @@ def test_worker_without_power_is_replaced_within_half_a_minute(swarm: Swarm) -> 
 def test_engine_restarted_in_place_runs_containers_again(swarm: Swarm, node: str) -> None:
     """Its networks of before are still there, and were once in the way of what it starts."""
     swarm.nodes[node].run("systemctl", "restart", "docker", seconds=90)
-    wait_until(lambda: node in swarm.where("gateway"), 60, "it has its gateway again")
-    wait_until(lambda: swarm.answers(node), 60, "it answers again")
+    wait_until(lambda: node in swarm.where("gateway"), LIMIT_SECONDS, "it has its gateway again")
+    wait_until(lambda: swarm.answers(node), LIMIT_SECONDS, "it answers again")
     swarm.wait_settled()
     # Where one is left, no container gets to its network from there on.
     left = swarm.nodes[node].run("ip", "-brief", "link", "show", "type", "vxlan")
@@ -77,7 +79,7 @@ def test_database_is_moved_with_its_rows(swarm: Swarm) -> None:
     assert databases(swarm, list(swarm.nodes)) == ["lab2"]
     rows = swarm.sql(f"SELECT name FROM items WHERE id = '{item['id']}'")
     assert rows == [["moves along"]]
-    wait_until(lambda: swarm.answers("lab3"), 30, "the apis have found it")
+    wait_until(lambda: swarm.answers("lab3"), LIMIT_SECONDS, "the apis have found it")
     assert swarm.ask("lab3", "/api/items", "POST", {"name": "written there"})
     again = swarm.play("playbooks/move_database.yml", "-e", "to=lab2")
     assert again.code == 0, again.output
@@ -93,12 +95,14 @@ def test_database_whose_node_is_gone_is_nowhere_else(swarm: Swarm) -> None:
     try:
         wait_until(
             lambda: "Down" in swarm.manage("node", "ls", "--format", "{{.Hostname}}{{.Status}}"),
-            ELSEWHERE_SECONDS,
+            LIMIT_SECONDS,
             "the manager notices",
         )
         # An api that starts anew waits for the database: one that has seen it answers.
         for node in ("lab1", "lab3"):
-            wait_until(lambda at=node: swarm.answers(at, "/api/items"), 60, f"{node} reads on")
+            wait_until(
+                lambda at=node: swarm.answers(at, "/api/items"), LIMIT_SECONDS, f"{node} reads on"
+            )
         assert databases(swarm, ["lab1", "lab3"]) == []
         assert not swarm.where("database")
         run = swarm.play("playbooks/status.yml", "--limit", "lab1,lab3,localhost")
@@ -110,7 +114,9 @@ def test_database_whose_node_is_gone_is_nowhere_else(swarm: Swarm) -> None:
         assert databases(swarm, ["lab1", "lab3"]) == []
     finally:
         swarm.start_again("lab2", name)
-    wait_until(lambda: swarm.where("database") == ["lab2"], 120, "it is back with its node")
+    wait_until(
+        lambda: swarm.where("database") == ["lab2"], LIMIT_SECONDS, "it is back with its node"
+    )
     swarm.wait_settled()
     assert swarm.sql(f"SELECT name FROM items WHERE id = '{item['id']}'") == [["survives"]]
 
@@ -123,7 +129,7 @@ def test_one_of_three_managers_without_power_takes_nothing_along(swarm: Swarm) -
     try:
         wait_until(
             lambda: swarm.nodes["lab2"].try_run("docker", "node", "ls").code == 0,
-            ELSEWHERE_SECONDS,
+            LIMIT_SECONDS,
             "the other two decide",
         )
         wait_until(
@@ -133,17 +139,21 @@ def test_one_of_three_managers_without_power_takes_nothing_along(swarm: Swarm) -
                 and swarm.answers("lab2")
                 and swarm.answers("lab3")
             ),
-            60,
+            LIMIT_SECONDS,
             "all serves again",
             lambda: swarm.manage("stack", "ps", PROJECT, via="lab2"),
         )
         assert swarm.ask("lab3", f"/api/items/{item['id']}")["name"] == "decided by three"
         swarm.manage("service", "scale", "--detach", f"{PROJECT}_api=3", via="lab3")
-        wait_until(lambda: len(swarm.where("api", "lab3")) == 3, 60, "they decide something")
+        wait_until(
+            lambda: len(swarm.where("api", "lab3")) == 3, LIMIT_SECONDS, "they decide something"
+        )
     finally:
         swarm.start_again("lab1", name)
     wait_until(
-        lambda: swarm.nodes["lab1"].try_run("docker", "node", "ls").code == 0, 60, "it is back"
+        lambda: swarm.nodes["lab1"].try_run("docker", "node", "ls").code == 0,
+        LIMIT_SECONDS,
+        "it is back",
     )
     swarm.deploy(groups=THREE_MANAGERS)
     assert len(swarm.where("api")) == 2

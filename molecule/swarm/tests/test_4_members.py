@@ -60,7 +60,7 @@ def test_locked_manager_gets_its_key_from_the_next_run(swarm: Swarm, tmp_path: P
 
         run = swarm.deploy(*lock)
         assert key not in run.output
-        wait_until(lambda: len(nodes(swarm)) == 3, 30, "it decides again")
+        wait_until(lambda: len(nodes(swarm)) == 3, 60, "it decides again")
         assert swarm.where("gateway") == ["lab1", "lab2", "lab3"]
     finally:
         # Off again, for who comes next.
