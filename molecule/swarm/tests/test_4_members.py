@@ -50,13 +50,15 @@ def test_locked_manager_gets_its_key_from_the_next_run(swarm: Swarm, tmp_path: P
         assert "locked" in manager.try_run("docker", "node", "ls").err
         assert swarm.answers("lab3", "/")
 
-        # Without the key, a line; nothing else is asked of anybody.
+        # Without the key, a line, before anything is changed or waited for anywhere.
         other = tmp_path / "none"
         refused = swarm.play(
             "site.yml", "-e", "env=prod", *lock[:2], "-e", f"swarm_cluster_key_file={other}"
         )
         assert refused.code != 0
+        assert len(refused.errors) == 1, refused.output
         assert refused.errors[0].startswith(f"lab1 is a locked manager, and {other} has no key")
+        assert refused.changed == 0, refused.output
 
         run = swarm.deploy(*lock)
         assert key not in run.output
