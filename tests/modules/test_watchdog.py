@@ -55,7 +55,7 @@ class Lab:
             *("--health-cmd=! cat /tmp/ill", "--health-interval=500ms", "--health-timeout=2s"),
             *("--health-retries=1", "--entrypoint=sleep", self.image, "infinity"),
         )
-        self.stack.callback(docker, "rm", "--force", name)
+        self.stack.callback(docker, "rm", "--force", "--volumes", name)
         wait_until(lambda: state(name)[1] == "healthy", f"{name} is healthy")
         return name
 
