@@ -52,16 +52,29 @@ CONTAINER = (
     *("Mounts", "Secrets", "Configs", "Healthcheck"),
 )
 UNDER_WAY = ("updating", "rollback_started")
+SECONDS_TO_ANSWER = 60
+SECONDS_TO_SHOW_LOGS = 10
 
 
 class SwarmError(Exception):
     """One line about a swarm that cannot be asked, or a stack that has not settled."""
 
 
+def ran(command: list[str], seconds: float = SECONDS_TO_ANSWER) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; SwarmError where that does not come in time."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        asked = " ".join(command[:3])
+        raise SwarmError(
+            f"{asked} gave no answer in {seconds:g} s: are the node and most managers up?"
+        ) from None
+
+
 def docker(*arguments: str) -> str:
     """Return what docker prints; SwarmError with its own words where it fails."""
     try:
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+        done = ran(["docker", *arguments])
     except FileNotFoundError:
         raise SwarmError("no engine: make up installs one") from None
     if done.returncode != 0:
@@ -73,9 +86,7 @@ def inspect(kind: str, ids: list[str]) -> list[dict[str, Any]]:
     """Return what the swarm knows of nodes, services or tasks; without those that just went."""
     if not ids:
         return []
-    command = ["docker", "inspect", "--type", kind, *ids]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout or "[]")
+    return json.loads(ran(["docker", "inspect", "--type", kind, *ids]).stdout or "[]")
 
 
 def name_of(node: dict[str, Any]) -> str:
@@ -223,8 +234,13 @@ def report(services: dict[str, dict[str, Any]], names: list[str], lines: int) ->
             said.append(f"{task['name']}{node}: {task['state']} {task['error']}".rstrip())
         for task in ill[:1]:
             command = ["docker", "service", "logs", "--raw", "--tail", str(lines), task["id"]]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-            said.append((done.stdout + done.stderr).rstrip())
+            # A node that is away has them, and does not say so.
+            try:
+                done = ran(command, SECONDS_TO_SHOW_LOGS)
+            except SwarmError as error:
+                said.append(str(error))
+            else:
+                said.append((done.stdout + done.stderr).rstrip())
     return "\n".join(line for line in said if line)
 
 

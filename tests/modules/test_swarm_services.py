@@ -8,16 +8,16 @@ real one.
 from __future__ import annotations
 
 import copy
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.sources import load
 
 from .conftest import ROOT, Module, docker
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
 PATH = ROOT / "library/swarm_services.py"
 swarm_services = Module(PATH)
@@ -37,17 +37,7 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-def source() -> ModuleType:
-    """Return the module's own functions."""
-    spec = importlib.util.spec_from_file_location("swarm_services", PATH)
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-module = source()
+module = load(PATH)
 
 
 def asked(replicas: int | None = 2, **more: Any) -> dict[str, Any]:
@@ -252,3 +242,8 @@ def test_engine_that_is_no_manager_says_so_in_one_line() -> None:
 def test_machine_without_an_engine(tmp_path: Path) -> None:
     result = swarm_services(stack="stackyard", path=str(tmp_path))
     assert result.message == "no engine: make up installs one"
+
+
+def test_command_without_an_answer_is_given_up() -> None:
+    with pytest.raises(module.SwarmError, match=r"sleep 30 gave no answer in 0.2 s: are the node"):
+        module.ran(["sleep", "30"], 0.2)
