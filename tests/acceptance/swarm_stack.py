@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.sources import load
 
 from .machine import Result, wait_until
 from .settings import ROOT, SERVICES
@@ -160,13 +161,8 @@ class SwarmStack(Stack):
 
     def stale(self) -> list[str]:
         """The services that are told something else than the files say now."""
-        source = importlib.util.spec_from_file_location("stack_file", FILTER)
-        assert source
-        assert source.loader
-        module = importlib.util.module_from_spec(source)
-        source.loader.exec_module(module)
         listing = self.machine.run("sh", "-c", LISTING, folder=self.directory).lines()
-        text = module.stack_file(self.compose_config(), self.directory, listing)
+        text = load(FILTER).stack_file(self.compose_config(), self.directory, listing)
         return [name for name in SERVICES if not self._is_as(text, name)]
 
     def _is_as(self, text: dict[str, Any], name: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.sources import load
 
 from .conftest import ROOT, Module, Result
 
@@ -21,16 +22,6 @@ module = Module(PATH)
 STEPS = ["prepared", "announced", "accepted", "settled", "done"]
 OLD = "the-old-one-0123456789"
 VALUES = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=12, max_size=60)
-
-
-def source() -> Any:
-    """Return the module's own functions."""
-    spec = importlib.util.spec_from_file_location("secret_rotation", PATH)
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 @pytest.fixture
@@ -121,7 +112,7 @@ def test_the_new_value_is_whole_in_the_file_at_each_write(
     """Even were a write cut short at any byte: what it overlaps is not all that there is."""
     path = tmp_path_factory.mktemp("secret") / "client"
     path.write_text(f"{old}\n{new}\n")
-    rotation = source()
+    rotation = load(PATH)
     real = os.pwrite
     torn = []
 

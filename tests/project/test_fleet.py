@@ -6,21 +6,19 @@ this one and cost nothing.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
-from .conftest import ROOT
+from tests.sources import load
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from .conftest import ROOT
 
 PLAYS = """
 - hosts: lab
@@ -49,16 +47,6 @@ PLAYS = """
         - debug: {{msg: "given back"}}
 """
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
-
-
-def plugin(path: str) -> ModuleType:
-    """Return a plugin's module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Fleet:
@@ -127,7 +115,7 @@ def test_batches_are_even_and_no_machine_is_alone_in_one(
     machines: int, size: object, batches: list[int]
 ) -> None:
     names = [f"m{each}" for each in range(machines)]
-    assert plugin("filter_plugins/fleet.py").batches(names, size) == batches
+    assert load(ROOT / "filter_plugins/fleet.py").batches(names, size) == batches
 
 
 @pytest.mark.parametrize(("machines", "share", "most"), [
@@ -135,7 +123,7 @@ def test_batches_are_even_and_no_machine_is_alone_in_one(
 ])  # fmt: skip
 def test_so_many_machines_may_fail(machines: int, share: object, most: int) -> None:
     names = [f"m{each}" for each in range(machines)]
-    assert plugin("filter_plugins/fleet.py").bearable(names, share) == most
+    assert load(ROOT / "filter_plugins/fleet.py").bearable(names, share) == most
 
 
 def test_machines_that_fail_leave_the_others_done_and_are_named(fleet: Fleet) -> None:

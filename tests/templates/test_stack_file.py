@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sources import load
+
 from .conftest import ROOT
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-
-def source() -> ModuleType:
-    """Return the filters' module."""
-    path = ROOT / "roles/stack_deploy/filter_plugins/stack_file.py"
-    spec = importlib.util.spec_from_file_location("stack_file", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-filters = source().FilterModule().filters()
+stack_file = load(ROOT / "roles/stack_deploy/filter_plugins/stack_file.py")
+filters = stack_file.FilterModule().filters()
 DIRECTORY = "/srv/lab"
 LISTING = [
     "config/api/app.toml 644 20260102030405.6789012340",
@@ -241,7 +228,7 @@ def test_file_whose_name_no_config_can_have_is_refused(name: str, says: str) -> 
 def test_name_as_long_as_may_be_is_taken() -> None:
     listing = [*LISTING, f"config/api/{'a' * 38} 644 20260102030405.6789012340"]
     config = stack(listing=listing)["configs"][f"api_{'a' * 38}"]
-    assert len(config["name"]) == source().LONGEST_NAME
+    assert len(config["name"]) == stack_file.LONGEST_NAME
 
 
 def test_nothing_is_refused_that_a_pinned_service_mounts() -> None:
