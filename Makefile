@@ -130,43 +130,67 @@ phase = @echo; echo "=== $(1)"; $(2); echo "=== $(1): $$SECONDS s"
 THIS_MACHINE := INVENTORY=tests/inventory.yml
 ENGINE_AND_IMAGES := --tags docker_engine,stack_images
 
-# Those without machines leave a core idle: two at a time, each shown once it is done.
-WITHOUT_MACHINES := check-project check-images check-api check-templates
+# Four tiers of checks, each with those of the one before. The first needs neither root nor an engine.
+UNIT := tests/unit tests/project tests/mutation tests/chaos \
+  $(addprefix tests/templates/test_,daemon_json.py stack_file.py) \
+  $(addprefix tests/api/test_,config.py flights.py logs.py settings.py)
+
+.PHONY: test-unit
+test-unit: $(VENV)/test-ready ## Run the checks that need neither root nor an engine: a minute
+	@$(BIN)/pytest -q -m 'not slow' $(UNIT)
+
+# Those without lab machines leave cores idle: as many at a time as there are, each shown once it is done.
+WITHOUT_MACHINES := check-lint check-unit check-images check-api check-modules check-templates
+
+.PHONY: test-quick
+test-quick: $(VENV)/test-ready ## Run all checks that need no lab machines: ten minutes
+	$(call phase,checks without lab machines,$(MAKE) --jobs=$$(nproc) --output-sync $(WITHOUT_MACHINES))
 
 .PHONY: test
-test: $(VENV)/test-ready ## Run all checks, on lab machines that are removed at the end
-	$(call phase,lint,$(MAKE) lint)
-	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)')
-	@echo; echo '=== project and modules, images, api, templates (5 minutes)'
-	@$(MAKE) --jobs=2 --output-sync $(WITHOUT_MACHINES)
+test: test-quick ## Run all checks but those that take long, on lab machines that are removed at the end
 	$(call phase,scenarios,$(SCENARIOS))
 
-.PHONY: $(WITHOUT_MACHINES)
-check-project:
-	$(call phase,project and modules,$(ROOT_PYTEST) tests/project tests/mutation tests/chaos tests/modules)
+.PHONY: test-long
+test-long: LONG := 1
+test-long: test ## Run the checks that take long too: long loads, chaos, more kills
 
-check-images:
+.PHONY: $(WITHOUT_MACHINES) engine-and-images
+check-lint:
+	$(call phase,lint,$(MAKE) lint)
+
+check-unit:
+	$(call phase,unit,$(BIN)/pytest -q $(UNIT))
+
+engine-and-images:
+	$(call phase,engine and images,$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)')
+
+# Without the files that are checked with the first tier.
+IN_UNIT = $(addprefix --ignore=,$(filter %.py,$(UNIT)))
+
+check-images: engine-and-images
 	$(call phase,images,$(ROOT_PYTEST) tests/images)
 
-check-api:
-	$(call phase,api,$(ROOT_PYTEST) tests/api)
+check-api: engine-and-images
+	$(call phase,api,$(ROOT_PYTEST) tests/api $(IN_UNIT))
 
-check-templates:
-	$(call phase,templates,$(BIN)/pytest -q tests/templates)
+check-modules: engine-and-images
+	$(call phase,modules,$(ROOT_PYTEST) tests/modules)
+
+check-templates: engine-and-images
+	$(call phase,templates,$(BIN)/pytest -q tests/templates $(IN_UNIT))
 
 .PHONY: test-fast
-test-fast: $(VENV)/test-ready ## Run the checks that need no machine, in a minute
-	$(call phase,lint,$(MAKE) lint)
-	@docker compose version >/dev/null 2>&1 || $(MAKE) up $(THIS_MACHINE) ARGS='--tags docker_engine'
-	$(call phase,project and templates,$(BIN)/pytest -q tests/project tests/mutation tests/chaos tests/templates)
+test-fast:
+	@echo 'make test-fast is make test-unit now; make test-quick runs all that needs no lab machines.'; exit 2
 
 # Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
+# LONG=1 with what takes long.
 SCENARIO ?=
 MACHINES ?=
-SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(if $(MACHINES),--machines '$(MACHINES)') $(if $(KEEP),--keep) $(SCENARIO)
+SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(if $(MACHINES),--machines '$(MACHINES)') $(if $(KEEP),--keep) $(if $(LONG),--long) $(SCENARIO)
 
 .PHONY: molecule
-molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1
+molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1, LONG=1
 	@$(MAKE) up $(THIS_MACHINE) ARGS='$(ENGINE_AND_IMAGES)'
 	@$(SCENARIOS)
 

@@ -1,13 +1,14 @@
 """Run Molecule's scenarios: all of them on sets of machines side by side, or those that are named.
 
-A set is some lab machines with the scenarios that share them, one after another. Two sets run at a
-time: most of a scenario is waiting for containers. Each scenario's output goes to a file; a line
-says when it begins, another what came of it, and of one that fails the end is shown.
+A set is some lab machines with the scenarios that share them, one after another. How many sets run
+at a time follows the machine's cores and memory. Each scenario's output goes to a file; a line
+says when it begins, another its result, and of one that fails the end is shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -20,6 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import yaml
+
+from tests.cpu import ContainerMeter, busy_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,14 +48,18 @@ SETS = {
         "see",
         "boot",
         "one_node",
-        "chaos",
         "browser",
     ],
     "debian12": ["provision", "health", "development", "backup", "refusals"],
     "lab1 lab2 lab3": ["fleet", "swarm"],
     "newcomer": ["newcomer"],
 }
-SIDE_BY_SIDE = 2
+# What make test-long runs on the same machines besides, and the checks that are marked long.
+LONG = {"debian13": ["chaos"], "debian12": ["boot"]}
+# After these there is no stack in prod on the machines.
+NO_STACK_LEFT = {"newcomer", "fleet", "swarm"}
+# Of a set while it runs, with room for a browser or a load.
+MEMORY_OF_A_SET_GIB = 4
 LINES_SHOWN = 120
 # Of one scenario, twice what the longest takes: one that hangs says where.
 LIMIT_SECONDS = 2400
@@ -63,17 +72,19 @@ running: set[int] = set()
 
 
 class Result(NamedTuple):
-    """A scenario on a set of machines: whether all held, what pytest counted, and the seconds."""
+    """A scenario on a set of machines: whether all passed, what pytest counted, and its cost."""
 
     machines: str
     scenario: str
     passed: bool
     checks: str
     seconds: float
+    cpu_seconds: float
 
     def __str__(self) -> str:
         sign = "✓" if self.passed else "✗"
-        return f"{sign} {self.machines} {self.scenario}: {self.seconds:.0f} s, {self.checks}"
+        cost = f"{self.seconds:.0f} s, {self.cpu_seconds:.0f} CPU-seconds"
+        return f"{sign} {self.machines} {self.scenario}: {cost}, {self.checks}"
 
 
 def say(text: str) -> None:
@@ -89,9 +100,14 @@ class Machines:
         self.names = names
         self.show = show
         self.state = ROOT / "build/molecule" / names.replace(" ", "-")
+        # As machines__prefix of molecule/resources/vars/machines.yml has them.
+        checkout = hashlib.sha256(str(ROOT / "molecule/default").encode()).hexdigest()[:8]
+        self.containers = [f"stackyard-{checkout}-{each}" for each in names.split()]
+        # Whether the last scenario left a healthy stack in prod behind.
+        self.converged = False
 
-    def molecule(self, *arguments: str, log: Path) -> tuple[int, str]:
-        """Run Molecule to its end; return its exit status and its output without colours."""
+    def molecule(self, *arguments: str, log: Path) -> tuple[int, str, float]:
+        """Run Molecule to its end; return exit status, output without colours, CPU-seconds."""
         programs = Path(sys.executable).parent
         process = subprocess.Popen(
             [programs / "molecule", *arguments],
@@ -122,22 +138,31 @@ class Machines:
                 stream.write(output[-1])
                 if self.show:
                     sys.stdout.write(line)
-        code = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         limit.cancel()
         running.discard(process.pid)
-        return code, "".join(output)
+        return process.returncode, "".join(output), usage.ru_utime + usage.ru_stime
 
     def run(self, scenario: str) -> Result:
         """Run one scenario and leave the machines to the next."""
         log = LOGS / f"{self.names.replace(' ', '-')}-{scenario}.log"
         say(f"  {self.names} {scenario} ...")
         start = time.monotonic()
-        code, output = self.molecule("test", "-s", scenario, "--destroy=never", log=log)
+        meter = ContainerMeter(self.containers)
+        if self.converged and converges_prod(scenario):
+            command = ["verify", "-s", scenario]
+        else:
+            command = ["test", "-s", scenario, "--destroy=never"]
+        code, output, cpu_seconds = self.molecule(*command, log=log)
         seconds = time.monotonic() - start
+        cpu_seconds += meter.stop()
         checks = CHECKED.findall(output)
         # Molecule counts as success that it found no check to run.
         passed = code == 0 and bool(checks)
-        result = Result(self.names, scenario, passed, ", then ".join(checks) or "no check", seconds)
+        self.converged = passed and scenario not in NO_STACK_LEFT
+        counted = ", then ".join(checks) or "no check"
+        result = Result(self.names, scenario, passed, counted, seconds, cpu_seconds)
         if passed:
             say(str(result))
         else:
@@ -155,6 +180,24 @@ class Machines:
         finally:
             if not keep:
                 self.molecule("destroy", log=LOGS / f"{self.names.replace(' ', '-')}-destroy.log")
+
+
+def all_sets() -> dict[str, list[str]]:
+    """Return the scenarios of make test-long by set."""
+    return {names: scenarios + LONG.get(names, []) for names, scenarios in SETS.items()}
+
+
+def converges_prod(scenario: str) -> bool:
+    """Tell whether a scenario only converges site.yml in prod, as the one before it leaves it."""
+    about = yaml.safe_load((ROOT / f"molecule/{scenario}/molecule.yml").read_text()) or {}
+    return not {"scenario", "ansible"} & about.keys()
+
+
+def side_by_side() -> int:
+    """Return how many sets run at a time: one for each core, if there is memory for them."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, int(memory_gib / MEMORY_OF_A_SET_GIB)))
 
 
 def excerpt(output: str) -> str:
@@ -182,23 +225,27 @@ def stop(number: int, _frame: FrameType | None) -> None:
 
 def main() -> int:
     """Run what was asked for; return 1 where something failed."""
-    known = sorted({each for scenarios in SETS.values() for each in scenarios})
+    known = sorted({each for scenarios in all_sets().values() for each in scenarios})
     parser = argparse.ArgumentParser(prog="tests.scenarios", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(known))
     parser.add_argument("--machines", help="run on these: 'debian12 debian13'")
     parser.add_argument("--keep", action="store_true", help="keep machines, and use kept ones")
+    parser.add_argument("--long", action="store_true", help="also run what takes long")
     options = parser.parse_args()
     for name in options.scenarios:
         if name not in known:
             parser.error(f"no scenario {name}: there are {', '.join(known)}")
-    sets = SETS
+    sets = all_sets() if options.long else SETS
     if options.scenarios:
-        first = next(names for names in SETS if options.scenarios[0] in SETS[names])
+        first = next(names for names, found in all_sets().items() if options.scenarios[0] in found)
         sets = {options.machines or first: options.scenarios}
+    if options.long:
+        os.environ["PYTEST_ADDOPTS"] = "--long"
     LOGS.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE) as pool:
+    start, busy = time.monotonic(), busy_seconds()
+    with ThreadPoolExecutor(max_workers=side_by_side()) as pool:
         runs = [
             pool.submit(Machines(names, show=len(sets) == 1).run_all, scenarios, keep=options.keep)
             for names, scenarios in sets.items()
@@ -207,6 +254,8 @@ def main() -> int:
     say("")
     for result in results:
         say(str(result))
+    seconds, cpu_seconds = time.monotonic() - start, busy_seconds() - busy
+    say(f"{seconds:.0f} s; this machine spent {cpu_seconds:.0f} CPU-seconds")
     complete = len(results) == sum(len(scenarios) for scenarios in sets.values())
     return 0 if complete and all(result.passed for result in results) else 1
 

@@ -48,6 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="also run the checks that change the running stack (it is left as found)",
     )
     group.addoption(
+        "--long",
+        action="store_true",
+        help="also run the checks that take long, and those that count with more",
+    )
+    group.addoption(
         "--set",
         action="append",
         default=[],
@@ -73,6 +78,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "compose(reason): not on a stack that Docker Swarm runs, as docs/swarm.md says"
     )
     config.addinivalue_line("markers", "watched: the watchdog does its work meanwhile")
+    config.addinivalue_line("markers", "slow: runs a program for seconds; not in make test-unit")
+    config.addinivalue_line("markers", "long: run by make test-long alone")
     config.stash[TALLIES] = defaultdict(lambda: defaultdict(Tally))
     config.stash[ITEMS] = {}
     config.stash[SECTIONS] = {}
@@ -149,6 +156,10 @@ def _note(item: pytest.Item, promises: tuple[int | str, ...], left_out: str) -> 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Look first and touch later; leave out what was not asked for."""
     _given(config)
+    if not config.getoption("long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     ours = [item for item in items if item.path.is_relative_to(config_folder())]
     left_out = []
     for item in ours:

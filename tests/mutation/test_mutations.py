@@ -122,6 +122,7 @@ CANNOT_START = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "outcome", "check"), [
     (PASSES, "survived", ""),
     (PASSES + FAILS, "killed", "test_it::test_fails"),
@@ -138,6 +139,7 @@ def test_a_check_that_fails_is_a_kill(
     assert ("seen" in verdict.message) == (outcome == "killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["", "def test_("])
 def test_checks_that_do_not_run_tell_nothing(tmp_path: Path, source: str) -> None:
     (tmp_path / "test_it.py").write_text(source, encoding="utf-8")

@@ -20,6 +20,9 @@ from tests.sources import load
 
 from .conftest import ROOT
 
+# Each is a run of ansible-playbook.
+pytestmark = pytest.mark.slow
+
 PLAYS = """
 - hosts: lab
   gather_facts: false

@@ -1,4 +1,4 @@
-"""Runs killed at a random task, one after another; the next whole run mends what they left."""
+"""Runs killed at a random task, one after another; the next whole run repairs what they left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tests.acceptance.stack import Stack
     from tests.controller import Controller
 
-KILLED_RUNS = 10
+KILLED_RUNS = 4
+KILLED_RUNS_LONG = 10
 # Each gives a run something to do in another role: an engine to restart, a role's files to render,
 # secrets to mend, containers to replace, to add, to remove, to bring back.
 CHANGES = [
@@ -52,7 +53,9 @@ MISHAPS = [
 ]
 
 
-def test_what_killed_runs_leave_is_mended_by_the_next(stack: Stack, controller: Controller) -> None:
+def test_what_killed_runs_leave_is_repaired_by_the_next(
+    stack: Stack, controller: Controller, pytestconfig: pytest.Config
+) -> None:
     """Healthy, unchanged by a further run, with every row that was acknowledged before."""
     # To have the same runs again: STACKYARD_SEED=... make molecule SCENARIO=interrupted
     seed = int(os.environ.get("STACKYARD_SEED") or random.randrange(2**32))
@@ -61,7 +64,7 @@ def test_what_killed_runs_leave_is_mended_by_the_next(stack: Stack, controller: 
     whole = controller.deploy("prod", "-e", "stack_compose_api_memory=600M")
     tasks = whole.output.count("\nTASK [")
     story = [f"STACKYARD_SEED={seed}, {tasks} tasks"]
-    for _ in range(KILLED_RUNS):
+    for _ in range(KILLED_RUNS_LONG if pytestconfig.getoption("long") else KILLED_RUNS):
         mishap, change = chance.choice(MISHAPS), chance.choice(CHANGES)
         stack.machine.try_run("sh", "-c", mishap, folder=stack.directory)
         # The first half is preflight, which has nothing to leave half done.

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from tests.acceptance.stack import Stack
     from tests.controller import Controller
 
-CHANGE = ("-e", "env=prod", "-e", "stack_compose_api_memory=500M")
+MEMORY_MIB = (500, 512)
+
+
+def change(stack: Stack) -> tuple[str, int]:
+    """Return a setting that has the apis replaced, and the memory in bytes that they have then."""
+    now = stack.one("api").host_config["Memory"]
+    memory = next(each for each in MEMORY_MIB if each * 2**20 != now)
+    return f"stack_compose_api_memory={memory}M", memory * 2**20
 
 
 def lock(stack: Stack) -> str:
@@ -28,14 +35,15 @@ def lock(stack: Stack) -> str:
 def test_the_second_of_two_runs_stops_at_once_and_says_why(
     stack: Stack, controller: Controller
 ) -> None:
-    first = controller.start("site.yml", *CHANGE)
+    setting, _ = change(stack)
+    first = controller.start("site.yml", "-e", "env=prod", "-e", setting)
     try:
         there = ("test", "-e", lock(stack))
         wait_until(
             lambda: stack.machine.try_run(*there).code == 0, 60, "the first run has the lock"
         )
         held = json.loads(stack.machine.read(lock(stack)))
-        second = controller.play("site.yml", *CHANGE)
+        second = controller.play("site.yml", "-e", "env=prod", "-e", setting)
         rotation = controller.play("playbooks/rotate_secrets.yml")
         assert first.poll() is None, "the first run ended before the second could meet it"
     finally:
@@ -48,19 +56,18 @@ def test_the_second_of_two_runs_stops_at_once_and_says_why(
         assert run.changed == 0, run.output
     assert first.returncode == 0, output
     assert stack.machine.try_run(*there).code != 0, "the lock is still there"
-    controller.deploy("prod")
 
 
 @pytest.mark.disruptive
 def test_the_lock_of_a_killed_run_is_taken_over(stack: Stack, controller: Controller) -> None:
     """Killed in the middle of a rolling update; the next run says so and finishes it."""
-    controller.play_killed_at("site.yml", "1 of 2", *CHANGE)
+    setting, memory = change(stack)
+    controller.play_killed_at("site.yml", "1 of 2", "-e", "env=prod", "-e", setting)
     assert stack.machine.try_run("test", "-e", lock(stack)).code == 0
-    run = controller.deploy("prod", *CHANGE[2:])
+    run = controller.deploy("prod", "-e", setting)
     assert "Taking over a lock: " in run.output, run.output
-    assert {each.host_config["Memory"] for each in stack.of("api")} == {500 * 2**20}
+    assert {each.host_config["Memory"] for each in stack.of("api")} == {memory}
     assert len(stack.of("api")) == 2
-    controller.deploy("prod")
 
 
 @pytest.mark.disruptive
