@@ -77,7 +77,7 @@ class ContainerMeter:
             check=False,
         )
         with self._lock:
-            for line in done.stdout.splitlines():
+            for line in filter(None, done.stdout.splitlines()):
                 name, process = line.split()
                 with suppress(OSError):
                     now = container_seconds(int(process))
