@@ -184,10 +184,10 @@ test-fast:
 	@echo 'make test-fast is make test-unit now; make test-quick runs all that needs no lab machines.'; exit 2
 
 # Which scenario: SCENARIO='isolation scaling', all by default. On which machines: MACHINES=debian12.
-# LONG=1 with what takes long.
+# LONG=1 with what takes long. SIDE_BY_SIDE=3 sets at a time, else by cores and memory.
 SCENARIO ?=
 MACHINES ?=
-SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(if $(MACHINES),--machines '$(MACHINES)') $(if $(KEEP),--keep) $(if $(LONG),--long) $(SCENARIO)
+SCENARIOS = $(SUDO_AS_IS) $(BIN)/python -m tests.scenarios $(if $(MACHINES),--machines '$(MACHINES)') $(if $(KEEP),--keep) $(if $(LONG),--long) $(SIDE_BY_SIDE:%=--side-by-side=%) $(SCENARIO)
 
 .PHONY: molecule
 molecule: $(VENV)/test-ready ## Check on lab machines: SCENARIO=isolation, MACHINES=debian12, KEEP=1, LONG=1

@@ -60,6 +60,8 @@ LONG = {"debian13": ["chaos"], "debian12": ["boot"]}
 NO_STACK_LEFT = {"newcomer", "fleet", "swarm"}
 # Of a set while it runs, with room for a browser or a load.
 MEMORY_OF_A_SET_GIB = 4
+# What a further machine costs is gained by so many scenarios.
+SHORTEST_DIVIDED = 4
 LINES_SHOWN = 120
 # Of one scenario, twice what the longest takes: one that hangs says where.
 LIMIT_SECONDS = 2400
@@ -193,11 +195,31 @@ def converges_prod(scenario: str) -> bool:
     return not {"scenario", "ansible"} & about.keys()
 
 
-def side_by_side() -> int:
+def side_by_side(cores: int, memory_gib: float) -> int:
     """Return how many sets run at a time: one for each core, if there is memory for them."""
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, int(memory_gib / MEMORY_OF_A_SET_GIB)))
+
+
+def divided(sets: dict[str, list[str]], number: int) -> dict[str, list[str]]:
+    """Return at least so many sets, where halves of the longest have a machine of their own."""
+    result = dict(sets)
+    while len(result) < number:
+        names = max(result, key=lambda each: len(result[each]))
+        scenarios = result[names]
+        if len(scenarios) < SHORTEST_DIVIDED:
+            break
+        middle = len(scenarios) // 2
+        debian = names.partition("-")[0]
+        result[names] = scenarios[:middle]
+        taken = sum(each.partition("-")[0] == debian for each in result)
+        result[f"{debian}-{taken + 1}"] = scenarios[middle:]
+    return result
+
+
+def this_machine() -> tuple[int, float]:
+    """Return this machine's cores, and its memory in GiB."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return len(os.sched_getaffinity(0)), memory_gib
 
 
 def excerpt(output: str) -> str:
@@ -231,6 +253,7 @@ def main() -> int:
     parser.add_argument("--machines", help="run on these: 'debian12 debian13'")
     parser.add_argument("--keep", action="store_true", help="keep machines, and use kept ones")
     parser.add_argument("--long", action="store_true", help="also run what takes long")
+    parser.add_argument("--side-by-side", type=int, help="how many sets; by cores and memory")
     options = parser.parse_args()
     for name in options.scenarios:
         if name not in known:
@@ -239,13 +262,15 @@ def main() -> int:
     if options.scenarios:
         first = next(names for names, found in all_sets().items() if options.scenarios[0] in found)
         sets = {options.machines or first: options.scenarios}
+    number = options.side_by_side or side_by_side(*this_machine())
+    sets = divided(sets, number) if not options.scenarios else sets
     if options.long:
         os.environ["PYTEST_ADDOPTS"] = "--long"
     LOGS.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     start, busy = time.monotonic(), busy_seconds()
-    with ThreadPoolExecutor(max_workers=side_by_side()) as pool:
+    with ThreadPoolExecutor(max_workers=number) as pool:
         runs = [
             pool.submit(Machines(names, show=len(sets) == 1).run_all, scenarios, keep=options.keep)
             for names, scenarios in sets.items()

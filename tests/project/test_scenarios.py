@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..scenarios import SETS, all_sets
+from ..scenarios import SETS, all_sets, divided, side_by_side
 from .conftest import ROOT, read_yaml
 
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
@@ -18,6 +18,25 @@ def test_every_scenario_is_run() -> None:
 
 def test_every_set_is_of_known_machines() -> None:
     assert set(" ".join(SETS).split()) == set(MACHINES)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_gib", "number"), [(1, 24, 1), (2, 24, 2), (2, 3, 1), (8, 16, 4), (16, 64, 16)]
+)
+def test_sets_side_by_side_follow_cores_and_memory(
+    cores: int, memory_gib: float, number: int
+) -> None:
+    assert side_by_side(cores, memory_gib) == number
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 6, 16])
+def test_divided_sets_run_the_same_scenarios(number: int) -> None:
+    sets = divided(SETS, number)
+    for debian, scenarios in SETS.items():
+        parts = [found for names, found in sets.items() if names.split("-")[0] == debian]
+        assert sorted(sum(parts, [])) == sorted(scenarios)
+        assert sets[debian][0] == scenarios[0]
+    assert min(number, 6) <= len(sets)
 
 
 @pytest.mark.parametrize("name", [each for each in SCENARIOS if each != "default"])
