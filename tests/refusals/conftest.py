@@ -148,6 +148,7 @@ class Lab:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._underway: dict[str, set[str]] = {}
+        self.found = self.look()
 
     def look(self, process: str = "1") -> list[str]:
         """Return what no refused run may alter, as a process of the machine sees it."""
@@ -209,11 +210,14 @@ class Lab:
                 del self._underway[name]
 
     def attempt(self, case: Case) -> Outcome:
-        """Run site.yml as the case wants it, with a look before and after."""
+        """Run site.yml as the case wants it; compare the machine after it with that of before.
+
+        Where no case makes the machine worse, it is at all times as it was found.
+        """
         worse = self.worse(case.worse) if case.worse else nullcontext((None, "1"))
         with self._meanwhile(case.name) as meanwhile, worse as (port, process):
             through = ["-e", f"ansible_port={port}"] if port else []
-            before = self.look(process)
+            before = self.look(process) if case.worse else self.found
             run = self._controller(case).play("site.yml", *case.arguments, *through)
             after = self.look(process)
         return Outcome(case, run, before, after, meanwhile)
@@ -229,9 +233,8 @@ def lab(
     stack.wait_healthy()
     folder = tmp_path_factory.mktemp("inventories")
     lab = Lab(stack.machine, controller, host.ansible.get_variables(), folder)
-    found = lab.look()
     yield lab
-    altered = difference(found, lab.look())
+    altered = difference(lab.found, lab.look())
     units = stack.machine.run("systemctl", "list-units", "--all", "--no-legend", "refusals-*").out
     assert not altered + units, f"left behind:\n{altered}\n{units}"
 
