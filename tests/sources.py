@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +20,15 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_siblings(folder: Path, *names: str) -> list[ModuleType]:
+    """Return sources of a program that import each other by their bare names."""
+    sys.path.insert(0, str(folder))
+    try:
+        return [importlib.import_module(name) for name in names]
+    finally:
+        sys.path.remove(str(folder))
+        for path in folder.glob("*.py"):
+            # Others may have modules of these names.
+            sys.modules.pop(path.stem, None)
