@@ -122,7 +122,10 @@ class Engine:
         self.fates: dict[str, Callable[[Container], None]] = {}
         # The fewest of each service that served once one of it was stopped.
         self.least: dict[str, int] = {}
+        # What a service answers to exec.
         self.said: dict[str, str] = {}
+        # Where each project is on disk.
+        self.folders: dict[str, str] = {}
         self.commands: list[str] = []
         self._ids = (f"{number:064x}" for number in itertools.count(1))
         self._addresses = (str(each) for each in ipaddress.ip_network("10.0.0.0/16").hosts())
@@ -186,6 +189,9 @@ class Engine:
         return subprocess.CompletedProcess(command, code, output, error)
 
     def _ps(self, words: list[str]) -> str:
+        if "--format" in words:
+            assert "project.working_dir" in words[-1]
+            return "".join(f"{self.folders.get(each.project, '')}\n" for each in self.containers)
         filters = dict(word.removeprefix("label=").split("=") for word in words if "label=" in word)
         return "".join(
             f"{each.id}\n"
