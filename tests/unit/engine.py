@@ -124,6 +124,8 @@ class Engine:
         self.least: dict[str, int] = {}
         # What a service answers to exec.
         self.said: dict[str, str] = {}
+        # What is sent to and fetched from registries, by name.
+        self.registry: Registry = Registry()
         # Where each project is on disk.
         self.folders: dict[str, str] = {}
         self.commands: list[str] = []
@@ -280,6 +282,14 @@ class Engine:
             del self.images[name]
         return ""
 
+    def _push(self, words: list[str]) -> str:
+        self.registry.receive(words[-1], self.images[words[-1]])
+        return ""
+
+    def _pull(self, words: list[str]) -> str:
+        self.images[words[-1]] = self.registry.send(words[-1])
+        return ""
+
     def _compose(self, words: list[str]) -> str:
         if "config" in words:
             if "--hash" in words:
@@ -315,6 +325,17 @@ class Engine:
     def starts_well(self, container: Container) -> None:
         """Have a new container become healthy after a moment."""
         self.become(container, "healthy", HEALTHY_SECONDS)
+
+
+class Registry:
+    """A registry that takes and has everything."""
+
+    def receive(self, name: str, image: str) -> None:
+        """Keep an image under a name."""
+
+    def send(self, name: str) -> str:
+        """Return the id of an image by its name; a FailureError where it does not come."""
+        return f"sha256:{name.rpartition(':')[2]}"
 
 
 class FailureError(Exception):
