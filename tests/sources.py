@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def load(path: Path) -> ModuleType:
     """Return the source at a path, as a module of its own."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # As __main__ a program would run.
+    spec = importlib.util.spec_from_file_location(path.stem.strip("_"), path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -26,7 +27,10 @@ def load_siblings(folder: Path, *names: str) -> list[ModuleType]:
     """Return sources of a program that import each other by their bare names."""
     sys.path.insert(0, str(folder))
     try:
-        return [importlib.import_module(name) for name in names]
+        return [
+            load(folder / f"{name}.py") if name == "__main__" else importlib.import_module(name)
+            for name in names
+        ]
     finally:
         sys.path.remove(str(folder))
         for path in folder.glob("*.py"):
