@@ -288,8 +288,10 @@ def test_run_that_was_killed_anywhere_leaves_whole_releases(
             kept = lab.folder / "releases" / each["id"]
             assert (kept / FILE).read_text().strip().isdecimal()
             assert set(each["images"].values()) <= set(lab.engine.images)
-        # The next one goes on from there.
-        assert lab.deploy(keep=2)["previous"] == found["current"]
+        # The next one goes on from there, and leaves nothing of it.
+        answer = lab.deploy(keep=2)
+        assert answer["previous"] == found["current"]
+        assert sorted(os.listdir(lab.folder / "releases")) == sorted([*ids(answer), "current"])
     assert killed >= 10
 
 
@@ -314,6 +316,14 @@ def kill_after(number: int, patch: pytest.MonkeyPatch) -> Any:
         patch.setattr(Path, name, counted(getattr(Path, name)))
     for name in ("fsync", "rmdir"):
         patch.setattr(os, name, counted(getattr(os, name)))
+
+    def removed(folder: Path) -> None:
+        # In an order in which what makes it a release would be the last.
+        for path in sorted(folder.iterdir()):
+            path.unlink()
+        folder.rmdir()
+
+    patch.setattr(releases.shutil, "rmtree", removed)
     return lambda: calls["all"] < number
 
 
