@@ -127,7 +127,14 @@ class Archive:
         (self.folder() / f"{timeline:08X}.history").write_text(text)
 
     def backup(
-        self, name: str, timeline: int, first: int, last: int, *, minutes: int = 0, database: int = 1
+        self,
+        name: str,
+        timeline: int,
+        first: int,
+        last: int,
+        *,
+        minutes: int = 0,
+        database: int = 1,
     ) -> None:
         """Have a backup, which needs these segments, and ends in the middle of the last one."""
         stop = int((NOON + timedelta(minutes=minutes)).timestamp())
@@ -422,6 +429,17 @@ def test_segment_in_which_a_timeline_was_left_is_there_in_either_name(archive: A
     assert found.end(named(found, "a")) == "00000003000000000000000C"
 
 
+def test_end_in_the_segment_in_which_a_timeline_was_left_has_the_new_ones_name(
+    archive: Archive,
+) -> None:
+    archive.backup("a", 1, 1, 1)
+    archive.write(1, range(1, 6))
+    archive.write(2, (5,))
+    archive.branch(2, (1, 5 * SEGMENT + 100))
+    found = opened(archive)
+    assert found.end(named(found, "a")) == "000000020000000000000005"
+
+
 def test_segments_behind_the_place_where_a_timeline_was_left_close_no_gap(
     archive: Archive,
 ) -> None:
@@ -460,13 +478,18 @@ status: ok
 """
 
 
+NO_MANIFEST = "its manifest cannot be read (pgbackrest verify)"
+
+
 @pytest.mark.parametrize(("said", "reason"), [
     (VALID.replace("status: ok", "status: error").replace("valid, total", "invalid, total")
      + "    missing: 0, checksum invalid: 2, size invalid: 0, other: 1\n",
      "invalid: 2, other: 1 (pgbackrest verify)"),
-    (VALID.replace("backup: a", "backup: b"), "its manifest cannot be read (pgbackrest verify)"),
-    (VALID.replace("checked: 971", "checked: 0"), "its manifest cannot be read (pgbackrest verify)"),
-    ("", "its manifest cannot be read (pgbackrest verify)"),
+    (VALID.replace("status: ok", "status: error") + "    missing: 1, other: 0\n",
+     "missing: 1 (pgbackrest verify)"),
+    (VALID.replace("backup: a", "backup: b"), NO_MANIFEST),
+    (VALID.replace("checked: 971", "checked: 0"), NO_MANIFEST),
+    ("", NO_MANIFEST),
 ])  # fmt: skip
 def test_damaged_backup_is_refused(archive: Archive, said: str, reason: str) -> None:
     archive.backup("a", 1, 1, 3)
@@ -478,15 +501,17 @@ def test_damaged_backup_is_refused(archive: Archive, said: str, reason: str) -> 
     )
 
 
-def test_backup_needs_all_segments_from_its_start_to_its_end(archive: Archive) -> None:
+@pytest.mark.parametrize("number", [255, 256, 257])
+def test_backup_needs_all_segments_from_its_start_to_its_end(archive: Archive, number: int) -> None:
     archive.backup("a", 1, 255, 257)
-    archive.write(1, range(255, 258))
+    archive.write(1, range(250, 260))
     archive.said = VALID
     found = opened(archive)
     found.verify(named(found, "a"))
-    next(archive.folder().glob("*/000000010000000100000000-*")).unlink()
-    assert "damaged, and nothing was touched: the archive lacks 000000010000000100000000" in (
-        refusal(found.verify, named(found, "a"))
+    name = repository.segment(1, number * SEGMENT)
+    next(archive.folder().glob(f"*/{name}-*")).unlink()
+    assert refusal(found.verify, named(found, "a")).startswith(
+        f"backup a is damaged, and nothing was touched: the archive lacks {name}, choose"
     )
 
 

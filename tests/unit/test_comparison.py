@@ -13,7 +13,7 @@ from tests.sources import load
 from .engine import Engine, Module
 
 ROOT = Path(__file__).parents[2]
-compose_services = load(ROOT / "roles/stack_deploy/library/compose_services.py")
+compose_services: Any = load(ROOT / "roles/stack_deploy/library/compose_services.py")
 LIMITS = {"memory": "67108864", "cpus": 0.5, "pids": 100}
 LOADED = {"gateway": {"command": ["loaded"], "file": "haproxy.cfg"}}
 
@@ -41,7 +41,8 @@ def describe(engine: Engine, folder: Path, *, check: bool = False, **more: Any) 
         **{"rendered": {}, "release": "", "loaded": {}, "mend": False, **more},
     }
     project = compose_services.Project(Module(engine, params, check), str(folder))
-    return compose_services.describe(project, project.wanted())
+    answer: dict[str, Any] = compose_services.describe(project, project.wanted())
+    return answer
 
 
 def test_stack_that_is_as_its_files_have_it_is_settled(engine: Engine, tmp_path: Path) -> None:
@@ -209,7 +210,9 @@ def test_file_that_was_edited_or_removed_is_named(engine: Engine, tmp_path: Path
     kept = release(tmp_path)
     assert describe(engine, tmp_path, release=kept)["edited"] == []
     (tmp_path / "a.yml").write_text("b\n")
-    assert describe(engine, tmp_path, release=kept)["edited"] == ["a.yml is not as release 1 has it"]
+    assert describe(engine, tmp_path, release=kept)["edited"] == [
+        "a.yml is not as release 1 has it"
+    ]
     (tmp_path / "a.yml").unlink()
     assert describe(engine, tmp_path, release=kept)["edited"] == ["a.yml is missing"]
 
@@ -235,7 +238,7 @@ def test_in_check_mode_it_is_compared_with_what_would_be_written(
 ) -> None:
     (tmp_path / "haproxy.cfg").write_text("# name-1\n")
     engine.said["gateway"] = "name-1\n"
-    given = {"loaded": LOADED, "rendered": {"haproxy.cfg": "# name-2\n"}}
+    given: Any = {"loaded": LOADED, "rendered": {"haproxy.cfg": "# name-2\n"}}
     assert describe(engine, tmp_path, **given)["stale"] == ["gateway"]
 
 

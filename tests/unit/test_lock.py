@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ def test_process_that_ended_did_not_begin(other: subprocess.Popen[bytes]) -> Non
 # Whether a run is over.
 
 
+def test_place_is_a_boot_and_a_namespace_of_processes() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = re.findall(r"^pid:\[(\d+)\]$", os.readlink("/proc/self/ns/pid"))
+    assert f"{boot}-{namespace[0]}" == HERE
+
+
 def is_over(run: Any, seconds: int = 0) -> bool:
     """Tell whether the run of that name is over, of a lock of that age."""
     answer: bool = run_lock.is_over({"run": run}, seconds)
@@ -124,9 +131,7 @@ FOREIGN = [
     # A clock that was set back since: nobody knows for how long.
     (-5 * HOURS, False),
 ])  # fmt: skip
-def test_run_of_another_place_is_over_after_two_hours(
-    where: str, seconds: int, over: bool
-) -> None:
+def test_run_of_another_place_is_over_after_two_hours(where: str, seconds: int, over: bool) -> None:
     """Its process cannot be looked at, though one of that number may be here."""
     assert is_over(f"{where}/{ME}/{began()}", seconds) is over
     assert is_over(f"{where}/{2**40}/1", seconds) is over
@@ -250,11 +255,11 @@ def test_lock_of_a_run_that_ended_is_taken_over_and_it_is_said(
     )
 
 
-@pytest.mark.parametrize(("age", "taken"), [(0, False), (2 * HOURS - 60, False),
-                                            (2 * HOURS + 60, True), (-9 * HOURS, False)])
-def test_lock_of_another_controller_is_taken_over_by_age(
-    lock: Path, age: int, taken: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("age", "taken"),
+    [(0, False), (2 * HOURS - 60, False), (2 * HOURS + 60, True), (-9 * HOURS, False)],
+)
+def test_lock_of_another_controller_is_taken_over_by_age(lock: Path, age: int, taken: bool) -> None:
     held(lock, "elsewhere/1/1", age=age)
     if taken:
         Action(lock).run()

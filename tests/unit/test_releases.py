@@ -18,7 +18,7 @@ from tests.sources import load
 from .engine import Engine
 
 ROOT = Path(__file__).parents[2]
-releases = load(ROOT / "roles/stack_deploy/library/releases.py")
+releases: Any = load(ROOT / "roles/stack_deploy/library/releases.py")
 FILE = "docker-compose.yml"
 
 

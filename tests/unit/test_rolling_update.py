@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
-compose_services = load(ROOT / "roles/stack_deploy/library/compose_services.py")
+compose_services: Any = load(ROOT / "roles/stack_deploy/library/compose_services.py")
 TIMEOUT_SECONDS = 30
 DISCOVERY = {"by": "frontend", "command": ["cat", "list"], "line": "^server {address}:8000 "}
 RolloutError = compose_services.RolloutError
@@ -317,9 +317,12 @@ def test_client_that_serves_nobody_is_not_asked(about: dict[str, str]) -> None:
 def test_address_that_begins_like_the_new_ones_is_another() -> None:
     engine = lab()
     old, _ = start(engine)
-    engine.fates["api"] = lambda made: (
-        setattr(made, "address", "10.0.0.2"), engine.become(made, "healthy", 1),
-    )  # fmt: skip
+
+    def start_at(made: Container) -> None:
+        made.address = "10.0.0.2"
+        engine.become(made, "healthy", 1)
+
+    engine.fates["api"] = start_at
     engine.said["frontend"] = "server 10.0.0.21:8000 up\nserver 10a0b0c2:8000 up\n"
     assert "does not know lab-api-3" in str(failure(engine, old))
     engine.said["frontend"] += "server 10.0.0.2:8000 up\n"
@@ -433,7 +436,7 @@ def test_replica_that_serves_is_not_given_up_for_one_that_does_not(about: dict[s
 def test_no_fewer_serve_than_before_and_than_are_to_be(
     wanted: int, old: int, new: int, left: str, bad: set[int], ill: set[int]
 ) -> None:
-    """`ill` are outdated ones that do not serve; `bad` those of the containers made, in their order, that become unhealthy."""
+    """`ill` are outdated ones that do not serve, `bad` new ones that become unhealthy."""
     engine = lab(api=wanted)
     outdated = start(engine, old=old, new=new)
     if left:
