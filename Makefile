@@ -102,7 +102,7 @@ restore-drill: $(VENV)/ready ## Restore the newest backup beside the stack, and 
 	$(PLAY) playbooks/restore_drill.yml $(ARGS)
 
 .PHONY: verify
-verify: $(VENV)/test-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all
+verify: $(VENV)/verify-ready ## Check every promise on the running stack: DISRUPTIVE=1 for all
 	@$(VERIFY)
 
 .PHONY: status
@@ -201,7 +201,7 @@ mutate: $(VENV)/test-ready ## Break each promise on purpose, and see its check f
 	  $(MAKE) destroy $(THIS_MACHINE) CONFIRM=stackyard-test; exit $$status
 
 .PHONY: chaos
-chaos: $(VENV)/test-ready ## Break the stack at random, under load: CONFIRM=stackyard, DURATION=120, SEED=4711
+chaos: $(VENV)/verify-ready ## Break the stack at random, under load: CONFIRM=stackyard, DURATION=120, SEED=4711
 	@$(BIN)/python -m chaos --inventory=$(INVENTORY) --confirm='$(CONFIRM)' \
 	  --duration='$(or $(DURATION),120)' --seed='$(SEED)' --faults='$(FAULTS)' $(SET:%=--set '%')
 
@@ -234,15 +234,21 @@ $(VENV)/ready: requirements.txt
 	@$(BIN)/python -m compileall -q -j0 -x $(UNUSED_COLLECTIONS) $(VENV)/lib
 	@touch $@
 
-# What the checks need on top of it.
-$(VENV)/test-ready: $(VENV)/ready requirements-test.txt
-	@echo 'Installing the checks into $(VENV)'
+# What the acceptance checks need on top of it.
+$(VENV)/verify-ready: $(VENV)/ready requirements-verify.txt
+	@echo 'Installing pytest and testinfra into $(VENV) (3 seconds)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --compile --require-hashes -r requirements-verify.txt
+	@touch $@
+
+# What all other checks need.
+$(VENV)/test-ready: $(VENV)/verify-ready requirements-test.txt
+	@echo 'Installing the test tools into $(VENV)'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --compile --require-hashes -r requirements-test.txt
 	@touch $@
 
 .PHONY: lock
 lock: ## Pin the newest allowed requirements again, with hashes
 	$(PYTHON) -m pip install --quiet uv
-	for name in requirements requirements-test; do \
+	for name in requirements requirements-verify requirements-test; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --custom-compile-command 'make lock' $$name.in -o $$name.txt; done

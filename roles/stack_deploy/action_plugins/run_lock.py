@@ -49,8 +49,16 @@ def is_over(holder: dict[str, Any], seconds: int) -> bool:
     """Tell whether the run that holds the lock has ended without giving it back."""
     where, process, start = [*str(holder.get("run", "")).split("/"), "", "", ""][:3]
     if where == here():
-        return not process.isdecimal() or began(int(process)) != start
+        return not (process.isdecimal() and start) or began(int(process)) != start
     return seconds > LONGEST_SECONDS
+
+
+def described(holder: dict[str, Any]) -> str:
+    """Return who holds the lock, since when and for what, as a clause."""
+    names = ("by", "on", "since", "for")
+    return "{by} on {on} holds the stack since {since} for {for}".format_map(
+        {name: holder.get(name, "?") for name in names}
+    )
 
 
 class ActionModule(ActionBase):
@@ -81,11 +89,10 @@ class ActionModule(ActionBase):
         holder = answer.get("holder")
         if not holder or state == "free":
             return result | answer
-        story = "{by} on {on} holds the stack since {since} for {for}".format_map(
-            {name: holder.get(name, "?") for name in ("by", "on", "since", "for")}
-        )
         if is_over(holder, answer["seconds"]) or given.get("force"):
-            self._display.display(f"Taking over a lock: {story}, and that run has ended.")
+            self._display.display(
+                f"Taking over a lock: {described(holder)}, and that run has ended."
+            )
             if state == "held":
                 answer = ask(instead_of=holder.get("run", ""))
                 holder = answer.get("holder")
@@ -93,7 +100,7 @@ class ActionModule(ActionBase):
                 holder = {}
         if holder:
             raise AnsibleActionFail(
-                f"{story}. Wait until that run has ended. If you know that it has,"
+                f"{described(holder)}. Wait until that run has ended. If you know that it has,"
                 " type: make up ARGS='-e stack_deploy_take_lock=true'"
             )
         return result | answer

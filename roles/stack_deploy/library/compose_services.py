@@ -212,6 +212,12 @@ def health_of(container: dict[str, Any]) -> str:
     return container["State"].get("Health", {}).get("Status", "none")
 
 
+def is_healthy(container: dict[str, Any]) -> bool:
+    """Tell whether it runs, and is healthy where it has a health check."""
+    running = container["State"]["Status"] == "running"
+    return running and health_of(container) in ("healthy", "none")
+
+
 def limits_wanted(service: dict[str, Any]) -> dict[str, str]:
     """What docker update can change, as the files have it, by its option."""
     limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
@@ -263,7 +269,7 @@ def wait_healthy(project: Project, container: dict[str, Any], seconds: float) ->
         if now is None:
             raise RolloutError(f"{name} was removed while it started")
         state = now["State"]
-        if state["Status"] == "running" and health_of(now) in ("healthy", "none"):
+        if is_healthy(now):
             return now
         if health_of(now) == "unhealthy":
             raise RolloutError(f"{name} is unhealthy", report_on(project, now))
@@ -340,18 +346,23 @@ def replace(project: Project, wanted: dict[str, Any], name: str) -> None:
     if old is None:
         return
     service = service_of(old)
-    there = [each for each in project.inspected() if service_of(each) == service]
-    current = [each for each in there if is_current(each, wanted[service])]
+    others = [
+        each
+        for each in project.inspected()
+        if service_of(each) == service and each["Id"] != old["Id"]
+    ]
+    current = [each for each in others if is_current(each, wanted[service])]
     for each in current:
         # Of a run that was killed before it was started.
         if each["State"]["Status"] not in ("running", "restarting", "paused"):
             project.docker("rm", "--force", each["Id"])
-            there.remove(each)
+            others.remove(each)
     # One of a run that was killed after it may do; so may there be fewer to be than there are.
-    spare = len(there) > wanted[service]["replicas"] and len(there) > 1
+    enough = [each for each in others if each in current or is_healthy(each)]
+    spare = len(enough) >= max(wanted[service]["replicas"], 1)
     new = None if spare else create_one(project, wanted, service)
     try:
-        for each in [new] if new else [e for e in there if e in current]:
+        for each in [new] if new else [e for e in others if e in current]:
             healthy = wait_healthy(project, each, given["timeout"])
             if service in given["noticed"]:
                 wait_noticed(project, wanted, healthy, given["noticed"][service])

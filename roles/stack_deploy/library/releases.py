@@ -229,8 +229,9 @@ def run(given: dict[str, Any], *, check: bool) -> dict[str, Any]:
             write(project / name, (kept / name).read_bytes(), (kept / name).stat().st_mode & 0o777)
     elif given["state"] == "recorded" and not check:
         folder.mkdir(mode=0o750, exist_ok=True)
-        for leftover in folder.glob(".[0-9]*"):
-            # Of a run that was killed while it wrote.
+        removed_half = [path for path in folder.glob("[0-9]*") if not (path / RECORD).exists()]
+        for leftover in [*folder.glob(".[0-9]*"), *removed_half]:
+            # Of a run that was killed while it wrote or removed one.
             shutil.rmtree(leftover)
         current = read_current(folder)
         name = given["release"]

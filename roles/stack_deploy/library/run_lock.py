@@ -49,12 +49,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Who holds the lock; nothing where nobody does, or where the file says nothing."""
+    """Who holds the lock; nothing where nobody does, or where the file names no run."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return holder if isinstance(holder, dict) else {}
+    run = holder.get("run") if isinstance(holder, dict) else None
+    return holder if run and isinstance(run, str) else {}
 
 
 def write(path: Path, holder: dict[str, Any]) -> None:

@@ -36,14 +36,18 @@ class Journal:
         write_atomically(self.path, json.dumps(self.entry) + "\n")
 
 
-def write_atomically(path: Path, text: str, owner: int = 0) -> None:
-    """Write the text beside its place and rename it there; survive a crash of the machine."""
+def write_atomically(path: Path, text: str, owner: int | None = None) -> None:
+    """Write the text beside its place and rename it there; survive a crash of the machine.
+
+    It belongs to who runs this, where no owner is given.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chown(temporary, owner, owner)
+    if owner is not None:
+        os.chown(temporary, owner, owner)
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)

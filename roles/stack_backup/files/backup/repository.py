@@ -215,8 +215,9 @@ class Repository:
         }
         for place in range(start_of(backup.last), max(places), SEGMENT_BYTES):
             if place not in places:
+                timeline = min(number for number, left in lineage.items() if place < left)
                 raise Refusal(
-                    f"the archive lacks {segment(max(lineage), place)}, so that what was written"
+                    f"the archive lacks {segment(timeline, place)}, so that what was written"
                     f" from there on is in no backup: TIME= before that, or BACKUP={backup.label}"
                 )
         return places[max(places)]

@@ -169,8 +169,9 @@ class Restorer:
         say(f"{who} does not become healthy with the restored data: taking them back")
         self.stack.stop()
         self.exchange()
-        self.journal.write("none")
         self.stack.start()
+        # Not before: killed in between, the next run starts what this one stopped.
+        self.journal.write("none")
         self.stack.wait_healthy("database", "cache", "api")
         raise Refusal(
             f"{who} did not become healthy with the restored data: the data from before serve again"

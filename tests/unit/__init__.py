@@ -1,0 +1,1 @@
+"""What needs no root, no engine and no docker command."""
