@@ -30,7 +30,7 @@ description:
 ROOT = Path(__file__).resolve().parents[1]
 # Where make is what people typed: its goals.
 TYPED = "STACKYARD_TYPED"
-LONGEST_REASON = 300
+LONGEST_REASON = 400
 NAMES_SHOWN = 8
 # A word of make's own variables in the environment, in which blanks are escaped.
 WORD = re.compile(r"(?:\\.|[^\\\s])+")

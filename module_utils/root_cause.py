@@ -19,6 +19,8 @@ NOISE = re.compile(
 ERROR = re.compile(r"(?:\S+: )?(?:\[?(?:error|fatal|panic)\b|E: |ERR )", re.IGNORECASE)
 # BuildKit's report of the step that failed; each line of its output begins with a time.
 STEP = re.compile(r"^ > \[.*\].*:\n(.*?)^-{3,}$", re.MULTILINE | re.DOTALL)
+# A container's or an image's, of which twelve characters do.
+IDENTITY = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 TIME = re.compile(r"^\d+\.\d+ ", re.MULTILINE)
 
 
@@ -37,4 +39,5 @@ def root_cause(output: str, otherwise: str) -> str:
     said = [line for line in lines if not NOISE.match(line)]
     if step:
         said.reverse()
-    return " ".join((errors or said or lines[-1:] or [otherwise])[0].split())[:LONGEST_CAUSE]
+    cause = (errors or said or lines[-1:] or [otherwise])[0].removesuffix(": unknown")
+    return " ".join(IDENTITY.sub(r"\1", cause).split())[:LONGEST_CAUSE]

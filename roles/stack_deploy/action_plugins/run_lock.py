@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # A run on another controller cannot be looked at. This long without an end, it has had one.
@@ -45,18 +46,31 @@ def this_run(purpose: str) -> dict[str, str]:
     }
 
 
-def is_over(holder: dict[str, Any], seconds: int) -> bool:
-    """Tell whether the run that holds the lock has ended without giving it back."""
+def why_over(holder: dict[str, Any], seconds: int) -> str:
+    """Return how it is known that the run with the lock has ended; nothing where it may run."""
     where, process, start = [*str(holder.get("run", "")).split("/"), "", "", ""][:3]
     if where == here():
-        return not process.isdecimal() or began(int(process)) != start
-    return seconds > LONGEST_SECONDS
+        over = not process.isdecimal() or began(int(process)) != start
+        return "that run has ended without releasing it" if over else ""
+    if seconds > LONGEST_SECONDS:
+        return f"no run takes {seconds // 3600} hours"
+    return ""
 
 
 class ActionModule(ActionBase):
     """The action."""
 
     _VALID_ARGS = frozenset(("lock", "state", "purpose", "force"))
+
+    def _force(self, given: object) -> bool:
+        """Return whether the lock is taken from a run that holds it; -e gives text."""
+        try:
+            return bool(boolean(given))
+        except TypeError:
+            raise AnsibleActionFail(
+                f"stack_deploy_take_lock is '{given}': give true or false,"
+                " such as -e stack_deploy_take_lock=true."
+            ) from None
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -68,6 +82,7 @@ class ActionModule(ActionBase):
             return result
         given = self._task.args
         state = given.get("state", "held")
+        force = self._force(given.get("force", False))
         arguments = {
             "lock": given["lock"],
             "state": state,
@@ -84,9 +99,14 @@ class ActionModule(ActionBase):
         story = "{by} on {on} holds the stack since {since} for {for}".format_map(
             {name: holder.get(name, "?") for name in ("by", "on", "since", "for")}
         )
-        if is_over(holder, answer["seconds"]) or given.get("force"):
-            self._display.display(f"Taking over a lock: {story}, and that run has ended.")
+        over = why_over(holder, answer["seconds"])
+        if over or force:
             if state == "held":
+                self._display.display(
+                    f"Taking over a lock: {story}, and {over}."
+                    if over
+                    else f"Taking the lock from a run that may still change the stack: {story}."
+                )
                 answer = ask(instead_of=holder.get("run", ""))
                 holder = answer.get("holder")
             else:
