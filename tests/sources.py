@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 UTILITIES = str(Path(__file__).parents[1] / "module_utils")
 ansible.module_utils.__path__.append(UTILITIES)
 RUN = (
-    "import runpy, sys, ansible.module_utils as there; there.__path__.append(sys.argv[1]);"
-    "runpy.run_path(sys.argv[2], run_name='__main__')"
+    "import runpy, sys, ansible.module_utils as there; there.__path__.append(sys.argv.pop(1));"
+    "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 )
 
 

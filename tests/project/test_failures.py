@@ -159,7 +159,7 @@ ERROR: failed to solve: process "/bin/sh -c apt-get install luck" did not comple
      " terminate successfully: exit status 1: failed to write: invalid argument"),
     (BUILD, "E: Unable to locate package luck"),
     (BUILD.replace("E: Unable", "unable"), "unable to locate package luck"),
-    ('invalid argument "-1" for "-m, --memory" flag\n\nUsage:  docker update\n\nRun docker --help\n',
+    ('invalid argument "-1" for "-m, --memory" flag\n\nUsage:  docker update\n\nRun --help\n',
      'invalid argument "-1" for "-m, --memory" flag'),
     (" Container a-cache-1  Created\n Container a-api-1  Error\n"
      "dependency failed to start: container a-cache-1 is unhealthy\n",
