@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
+from ansible.plugins.loader import filter_loader
 
 DOCUMENTATION = r"""
 name: fleet
@@ -29,12 +30,10 @@ description:
 ROOT = Path(__file__).resolve().parents[1]
 # Where make is what people typed: its goals.
 TYPED = "STACKYARD_TYPED"
-LONGEST_REASON = 300
+LONGEST_REASON = 400
 NAMES_SHOWN = 8
 # A word of make's own variables in the environment, in which blanks are escaped.
 WORD = re.compile(r"(?:\\.|[^\\\s])+")
-# What Ansible puts in front.
-PREFIX = re.compile(r"^((Task|Action|Module) failed: |Failed to connect to the host via ssh: )+")
 SECRET = re.compile(r"(?i)\w*(secret|pass|token|key)\w*[\"']?\s*[:=]")
 
 
@@ -44,16 +43,10 @@ def names(machines: list[str]) -> str:
     return ", ".join(machines[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def reason_of(result: dict[str, Any], *, unreachable: bool = False) -> str:
-    """Return in a line why a task failed."""
-    text = str(result.get("msg") or result.get("stderr") or result.get("reason") or "")
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["for no known reason"]
-    # ssh says last why it ended.
-    line = PREFIX.sub("", lines[-1] if unreachable else lines[0])
-    details = str(result.get("stderr") or result.get("module_stderr") or "").strip().splitlines()
-    if details and line.startswith(("non-zero return code", "Module result")):
-        line = f"{line.rstrip('.')}: {details[-1].strip()}"
-    return line
+def reason_of(result: Any) -> str:
+    """Return in a line why a task failed, from what Ansible tells a callback of it."""
+    reason = filter_loader.get("reason").j2_function
+    return str(reason(result.result, result.task.get_name()))
 
 
 def without_limit(words: list[str]) -> list[str]:
@@ -135,7 +128,7 @@ class CallbackModule(CallbackBase):
         # An answer stands alone.
         self.disabled = constants.DEFAULT_STDOUT_CALLBACK == "plain"
         self._machines: list[str] = []
-        # By machine, the last task that failed, and in which words.
+        # By machine, the first task that failed, and in which words.
         self._failures: dict[str, tuple[str, list[str]]] = {}
         # Stopped in the middle, since another machine's failure counts for all.
         self._stopped: set[str] = set()
@@ -171,12 +164,11 @@ class CallbackModule(CallbackBase):
             count = f"{len(self._begun)} of {len(self._all)} machines{so_far}"
             self._display.display(f"Batch {self._number}, to {count}: {names(self._batch)}")
 
-    def _note(self, result: Any, *, unreachable: bool = False) -> None:
-        """Note why; what fails later is what came of a failure that was rescued."""
-        task, said = self._failures.get(result.host.name, ("", []))
-        said = said if task == result.task._uuid else []
-        said.append(reason_of(result.result, unreachable=unreachable))
-        self._failures[result.host.name] = (result.task._uuid, said)
+    def _note(self, result: Any) -> None:
+        """Note why a machine's first task failed: what fails in rescue or always comes of that."""
+        task, said = self._failures.setdefault(result.host.name, (result.task._uuid, []))
+        if task == result.task._uuid:
+            said.append(reason_of(result))
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         """Note what a loop's item says; the loop itself says nothing more."""
@@ -185,7 +177,8 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Note why, unless the playbook goes on."""
         if ignore_errors:
-            self._failures.pop(result.host.name, None)
+            if self._failures.get(result.host.name, ("", []))[0] == result.task._uuid:
+                del self._failures[result.host.name]
         elif "results" not in result.result:
             self._note(result)
         if (result.task.any_errors_fatal or result.task.run_once) and not ignore_errors:
@@ -194,7 +187,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Likewise."""
         if not result.task.ignore_unreachable:
-            self._note(result, unreachable=True)
+            self._note(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Say who is not done, and what to type: the last that people see."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible.plugins.loader import filter_loader
 
 DOCUMENTATION = r"""
 name: plain
@@ -43,15 +44,24 @@ class CallbackModule(CallbackBase):
         if result.task.action.rpartition(".")[2] == "debug" and result.result.get("msg"):
             self._display.display(str(result.result["msg"]))
 
+    def _say_why(self, result: Any, machine: str = "") -> None:
+        reason = filter_loader.get("reason").j2_function
+        self._say(f"{machine}{reason(result.result, result.task.get_name())}", "red")
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """Say what a loop's item failed with; the loop itself says nothing more."""
+        if not result.task.ignore_errors:
+            self._say_why(result)
+
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Say what failed, unless the playbook has its own words for it."""
-        if not ignore_errors:
-            self._say(str(result.result.get("msg", result.result)), "red")
+        if not ignore_errors and "results" not in result.result:
+            self._say_why(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Likewise for a machine that cannot be reached."""
         if not result.task.ignore_unreachable:
-            self._say(f"{result.host}: {result.result.get('msg', '')}", "red")
+            self._say_why(result, f"{result.host}: ")
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Say why there is no answer."""

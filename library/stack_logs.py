@@ -49,6 +49,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 LABEL = "com.docker.compose."
 COLUMNS = rf'{{{{.ID}}}}\t{{{{.Label "{LABEL}service"}}}}\t{{{{.Label "{LABEL}container-number"}}}}'
@@ -81,7 +82,8 @@ def main() -> None:
     def asked(*command: str) -> tuple[str, str]:
         code, out, err = module.run_command(["docker", *command], errors="replace")
         if code != 0:
-            module.fail_json(msg=f"docker {command[0]}: {(err.strip().splitlines() or [code])[-1]}")
+            cause = root_cause(err, f"exit status {code}")
+            module.fail_json(msg=f"docker {command[0]}: {cause}")
         return out, err
 
     filters = [f"label={LABEL}project={given['project']}", f"label={LABEL}oneoff=False"]

@@ -52,6 +52,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 # An engine that hangs is said to, rather than waited for.
 SECONDS = 20
@@ -60,7 +61,7 @@ LABEL = "com.docker.compose."
 
 
 def run(*command: str, folder: str = "/") -> tuple[str, str]:
-    """Return the output, and the last line of the errors where the command did not succeed."""
+    """Return the output, and the cause where the command did not succeed."""
     try:
         done = subprocess.run(
             command,
@@ -76,8 +77,8 @@ def run(*command: str, folder: str = "/") -> tuple[str, str]:
         return "", f"there is no {command[0]}"
     except subprocess.TimeoutExpired:
         return "", f"no answer within {SECONDS} s"
-    lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
-    return done.stdout, lines[-1] if done.returncode else ""
+    cause = root_cause(done.stderr, f"{command[0]} ended with {done.returncode}")
+    return done.stdout, cause if done.returncode else ""
 
 
 def span(seconds: float) -> str:

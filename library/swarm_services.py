@@ -44,6 +44,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 # What Swarm calls an update that did not end well.
 UNDONE = ("rollback_started", "rollback_completed", "rollback_paused", "paused")
@@ -78,7 +79,7 @@ def docker(*arguments: str) -> str:
     except FileNotFoundError:
         raise SwarmError("no engine: make up installs one") from None
     if done.returncode != 0:
-        raise SwarmError(" ".join(done.stderr.split()) or f"docker {arguments[0]} failed")
+        raise SwarmError(root_cause(done.stderr, f"docker {arguments[0]} failed"))
     return done.stdout
 
 

@@ -1,15 +1,25 @@
-"""Sources that Ansible finds by their place, as modules that checks can import."""
+"""Sources that Ansible finds by their place, as modules that checks can import or run."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ansible.module_utils
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
+
+# As Ansible does for a module that it sends to a machine.
+UTILITIES = str(Path(__file__).parents[1] / "module_utils")
+ansible.module_utils.__path__.append(UTILITIES)
+RUN = (
+    "import runpy, sys, ansible.module_utils as there; there.__path__.append(sys.argv.pop(1));"
+    "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+)
 
 
 def load(path: Path) -> ModuleType:
@@ -36,3 +46,8 @@ def load_siblings(folder: Path, *names: str) -> list[ModuleType]:
         for path in folder.glob("*.py"):
             # Others may have modules of these names.
             sys.modules.pop(path.stem, None)
+
+
+def command(path: Path) -> list[str]:
+    """Return the command that runs an Ansible module, which reads its arguments as JSON."""
+    return [sys.executable, "-c", RUN, UTILITIES, str(path)]

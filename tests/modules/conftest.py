@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.sources import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ class Module:
         """Run it; `path` stands for the PATH of its process where it is given."""
         given = {"_ansible_check_mode": check, "_ansible_diff": True, **arguments}
         done = subprocess.run(
-            [sys.executable, str(self.path)],
+            command(self.path),
             input=json.dumps({"ANSIBLE_MODULE_ARGS": given}),
             capture_output=True,
             text=True,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.sources import command
 
 from .conftest import ROOT, Module, docker
 
@@ -98,7 +99,7 @@ def test_what_a_killed_run_started_is_waited_for(scratch: Path, tmp_path: Path) 
         "commands": [["sh", "-c", script]],
     }
     killed = subprocess.Popen(
-        [sys.executable, str(image_build.path)],
+        command(image_build.path),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -131,6 +131,10 @@ CASES = [
             ("abc", "0"), "a whole number from 1 to 99999"),
     several("numbers of boot and watch", ("stack_boot_timeout", "stack_boot_watch_seconds"),
             ("abc", "-1"), "a whole number from"),
+    *(
+        one(f"no {name}", [f"{name} is 'maybe': ", f"-e {name}=true"], **{name: "maybe"})
+        for name in ("stack_deploy_take_lock", "swarm_encrypted")
+    ),
     fleet("stack_backup_keep", quoted("0", "abc", "-1", "1000"),
           "from 1 to 999", "-e stack_backup_keep=7"),
     fleet("stack_backup_queue_max", quoted("512", "1TB", ""), "with MiB or GiB", "=512MiB"),

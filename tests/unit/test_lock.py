@@ -88,7 +88,7 @@ def test_place_is_a_boot_and_a_namespace_of_processes() -> None:
 
 def is_over(run: Any, seconds: int = 0) -> bool:
     """Tell whether the run of that name is over, of a lock of that age."""
-    answer: bool = run_lock.is_over({"run": run}, seconds)
+    answer = bool(run_lock.why_over({"run": run}, seconds))
     return answer
 
 

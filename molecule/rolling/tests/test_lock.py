@@ -81,7 +81,19 @@ def test_a_lock_of_another_controller_is_respected_unless_it_is_taken(
         refused = controller.play("site.yml", "-e", "env=prod")
         assert refused.code != 0
         assert refused.errors[0].startswith("somebody on another holds the stack"), refused.output
+        for given, says in (
+            ("false", "somebody on another holds"),
+            ("maybe", "give true or false"),
+        ):
+            refused = controller.play(
+                "site.yml", "-e", "env=prod", "-e", f"stack_deploy_take_lock={given}"
+            )
+            assert refused.code != 0
+            assert says in refused.errors[0], refused.output
         taken = controller.deploy("prod", "-e", "stack_deploy_take_lock=true")
-        assert "Taking over a lock" in taken.output
+        story = "somebody on another holds the stack since now for x"
+        line = f"Taking the lock from a run that may still change the stack: {story}."
+        assert line in " ".join(taken.output.split()), taken.output
+        assert "has ended" not in taken.output
     finally:
         stack.machine.run("rm", "-f", lock(stack))

@@ -157,7 +157,11 @@ def test_plan_names_what_drifted_and_touches_nothing(stack: Stack, controller: C
     api, frontend = stack.of("api"), stack.of("frontend")
     path = f"{stack.directory}/docker-compose.prod.yml"
     stack.machine.run("sed", "-i", "s/256M/257M/", path)
+    cache = stack.one("cache")
     stack.machine.run("docker", "update", "--memory=300M", "--memory-swap=-1", api[0].id)
+    # A kernel that counts swap takes memory and swap together in one step alone.
+    stack.machine.run("docker", "update", "--memory=100M", "--memory-swap=100M", cache.id)
+    before = cache.host_config
     stack.machine.run("docker", "rm", "-f", frontend[1].id)
     edited = stack.machine.read(path)
     lives = {each.name: each.life for each in stack.containers()}
@@ -165,13 +169,20 @@ def test_plan_names_what_drifted_and_touches_nothing(stack: Stack, controller: C
     for line in (
         "docker-compose.prod.yml is not as release",
         f"{api[0].name}: memory is {300 * 2**20}, not {512 * 2**20}",
+        f"{api[0].name}: memory-swap is -1, not {1024 * 2**20}",
+        f"{cache.name}: memory is {100 * 2**20}, not {128 * 2**20}",
+        f"{cache.name}: memory-swap is {100 * 2**20}, not {256 * 2**20}",
         "frontend has 2 of 3 containers",
+        "frontend  would start: 1 of 3.",
     ):
         assert line in plan.output, plan.output
     assert {each.name: each.life for each in stack.containers()} == lives
     assert stack.machine.read(path) == edited
     controller.deploy("prod")
-    assert stack.refreshed(api[0]).host_config["Memory"] == 512 * 2**20
+    held = stack.refreshed(api[0]).host_config
+    assert (held["Memory"], held["MemorySwap"]) == (512 * 2**20, 1024 * 2**20)
+    assert stack.refreshed(cache).host_config == before
+    assert stack.refreshed(cache).life == cache.life
     assert len(stack.of("frontend")) == 3
     clean = controller.deploy("prod", "--check", "--diff")
     assert clean.changed == 0, clean.output

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # A run on another controller cannot be looked at. This long without an end, it has had one.
@@ -45,12 +46,15 @@ def this_run(purpose: str) -> dict[str, str]:
     }
 
 
-def is_over(holder: dict[str, Any], seconds: int) -> bool:
-    """Tell whether the run that holds the lock has ended without giving it back."""
+def why_over(holder: dict[str, Any], seconds: int) -> str:
+    """Return how it is known that the run with the lock has ended; nothing where it may run."""
     where, process, start = [*str(holder.get("run", "")).split("/"), "", "", ""][:3]
     if where == here():
-        return not (process.isdecimal() and start) or began(int(process)) != start
-    return seconds > LONGEST_SECONDS
+        over = not (process.isdecimal() and start) or began(int(process)) != start
+        return "that run has ended without releasing it" if over else ""
+    if seconds > LONGEST_SECONDS:
+        return f"no run takes {seconds // 3600} hours"
+    return ""
 
 
 def described(holder: dict[str, Any]) -> str:
@@ -66,6 +70,16 @@ class ActionModule(ActionBase):
 
     _VALID_ARGS = frozenset(("lock", "state", "purpose", "force"))
 
+    def _force(self, given: object) -> bool:
+        """Return whether the lock is taken from a run that holds it; -e gives text."""
+        try:
+            return bool(boolean(given))
+        except TypeError:
+            raise AnsibleActionFail(
+                f"stack_deploy_take_lock is '{given}': give true or false,"
+                " such as -e stack_deploy_take_lock=true."
+            ) from None
+
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -76,6 +90,7 @@ class ActionModule(ActionBase):
             return result
         given = self._task.args
         state = given.get("state", "held")
+        force = self._force(given.get("force", False))
         arguments = {
             "lock": given["lock"],
             "state": state,
@@ -89,18 +104,22 @@ class ActionModule(ActionBase):
         holder = answer.get("holder")
         if not holder or state == "free":
             return result | answer
-        if is_over(holder, answer["seconds"]) or given.get("force"):
-            self._display.display(
-                f"Taking over a lock: {described(holder)}, and that run has ended."
-            )
+        story = described(holder)
+        over = why_over(holder, answer["seconds"])
+        if over or force:
             if state == "held":
+                self._display.display(
+                    f"Taking over a lock: {story}, and {over}."
+                    if over
+                    else f"Taking the lock from a run that may still change the stack: {story}."
+                )
                 answer = ask(instead_of=holder.get("run", ""))
                 holder = answer.get("holder")
             else:
                 holder = {}
         if holder:
             raise AnsibleActionFail(
-                f"{described(holder)}. Wait until that run has ended. If you know that it has,"
+                f"{story}. Wait until that run has ended. If you know that it has,"
                 " type: make up ARGS='-e stack_deploy_take_lock=true'"
             )
         return result | answer

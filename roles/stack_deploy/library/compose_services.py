@@ -12,7 +12,9 @@ description:
     a request unanswered. A new one is created and has to become healthy, and its neighbours have
     to know it; then the old one is told to stop, by its own stop signal and grace period.
   - A new replica that does not become healthy is removed again, and the old one stays.
-  - With O(mend) it puts back limits and restart policies that C(docker update) changed.
+  - With O(mend) it reconciles limits and restart policies that C(docker update) changed. What
+    C(docker update) cannot take back, such as a limit where there is to be none, makes a container
+    outdated.
 options:
   directory: {description: The project's directory., type: path, required: true}
   project: {description: The project's name., type: str, required: true}
@@ -42,7 +44,11 @@ options:
       the output; C({address}) in it stands for the addresses of the new one.
     type: dict
     default: {}
-  mend: {description: Put limits and restart policies back., type: bool, default: false}
+  mend: {description: Reconcile limits and restart policies., type: bool, default: false}
+  wait:
+    description: Seconds until all has to be as it is to be and healthy; 0 does not wait.
+    type: int
+    default: 0
   timeout: {description: Seconds until a new replica has to be healthy., type: int, default: 180}
   log_lines: {description: Lines of the log of one that is not., type: int, default: 20}
 attributes:
@@ -56,7 +62,9 @@ wanted:
 containers:
   description: Name, service, number, C(current) or not, C(status), C(health), and C(drift).
   type: list
-outdated: {description: Names of running containers to be replaced, by service., type: dict}
+outdated: {description: Names of containers to be replaced, by service., type: dict}
+starts: {description: How many containers would start, by service., type: dict}
+removes: {description: Names of containers that would be removed., type: list}
 changes: {description: What differs from O(release), lines by service., type: dict}
 drift: {description: What is not as O(release) left it, one line each., type: list}
 edited: {description: Files that are not as O(release) has them, one line each., type: list}
@@ -72,23 +80,42 @@ import re
 import shutil
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 LABEL = "com.docker.compose."
 # Until clients, which look every second, know a new replica. One of another release may have no way
 # to say so.
 NOTICED_SECONDS = 20
 NOTICED_BY_OTHERS_SECONDS = 3
+RUNNING = ("running", "restarting", "paused")
 # A server that ends this often by itself while it starts will not become healthy.
 MOST_RESTARTS = 2
 
 # What there is on a machine without an engine.
 NOTHING: dict[str, Any] = {
     **{"wanted": {}, "containers": [], "outdated": {}, "changes": {}, "drift": [], "edited": []},
-    **{"release": "", "stale": [], "settled": False},
+    **{"release": "", "stale": [], "starts": {}, "removes": [], "settled": False},
+}
+
+# What docker update can change: its options, and what docker inspect calls them.
+RESOURCES = {
+    **{"memory": "Memory", "memory-swap": "MemorySwap", "memory-reservation": "MemoryReservation"},
+    **{"cpus": "NanoCpus", "cpu-shares": "CpuShares", "cpu-period": "CpuPeriod"},
+    **{"cpu-quota": "CpuQuota", "cpuset-cpus": "CpusetCpus", "cpuset-mems": "CpusetMems"},
+    **{"blkio-weight": "BlkioWeight", "pids-limit": "PidsLimit"},
+}
+# Of these, those in Compose's deploy.resources.limits, and what shows that there is none.
+LIMITS = {"memory": "memory", "cpus": "cpus", "pids-limit": "pids"}
+NONE = {"cpuset-cpus": "none", "cpuset-mems": "none"}
+# Of these, what Compose's files call otherwise than docker update.
+COMPOSE_NAMES = {
+    **{"memory": "mem_limit", "memory-swap": "memswap_limit", "cpuset-cpus": "cpuset"},
+    **{"memory-reservation": "mem_reservation"},
 }
 
 
@@ -146,17 +173,22 @@ class Project:
         self.folder = folder
 
     def docker(self, *arguments: str, check: bool = True) -> str:
-        """Return the output of docker; RolloutError with its last words where it fails."""
+        """Return the output of docker; RolloutError with the cause where it fails."""
         code, output, error = self.module.run_command(["docker", *arguments])
         if code != 0 and check:
-            said = (error or output).strip().splitlines() or [f"exit status {code}"]
-            raise RolloutError(f"docker {arguments[0]}: {said[-1]}")
+            cause = root_cause(error.strip() or output, f"exit status {code}")
+            raise RolloutError(f"docker {arguments[0]}: {cause}")
         return output
 
     def compose(self, *arguments: str) -> str:
         """Return the output of docker compose for this project and these files."""
         place = ["--project-directory", str(self.folder), "--project-name", self.name]
         return self.docker("compose", *place, *self.files, *arguments)
+
+    @cached_property
+    def counts_swap(self) -> bool:
+        """Whether the kernel counts swap; the engine sets no limit on it otherwise."""
+        return self.docker("info", "--format", "{{.SwapLimit}}").strip() != "false"
 
     def wanted(self) -> dict[str, dict[str, Any]]:
         """What Compose makes of the files, by service, with its hash and count of replicas."""
@@ -219,27 +251,90 @@ def is_healthy(container: dict[str, Any]) -> bool:
 
 
 def limits_wanted(service: dict[str, Any]) -> dict[str, str]:
-    """What docker update can change, as the files have it, by its option."""
-    limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
-    return {
-        "memory": str(limits.get("memory", 0)),
-        "cpus": f"{float(limits.get('cpus', 0)):g}",
-        "pids-limit": str(limits.get("pids", 0)),
-        "restart": service.get("restart", "no"),
-    }
+    """Return what docker update can change, by its option, as a new container has it.
+
+    Swap is the engine's own choice where the files say nothing: as much again as the memory.
+    """
+    deploy = service.get("deploy", {}).get("resources", {})
+    limits, reservations = deploy.get("limits", {}), deploy.get("reservations", {})
+    names = {option: option.replace("-", "_") for option in RESOURCES} | COMPOSE_NAMES
+    given = {option: service.get(name) for option, name in names.items()}
+    given["blkio-weight"] = service.get("blkio_config", {}).get("weight")
+    given |= {name: limits[key] for name, key in LIMITS.items() if limits.get(key)}
+    if reservations.get("memory"):
+        given["memory-reservation"] = reservations["memory"]
+    if given["memory"] and not given["memory-swap"]:
+        given["memory-swap"] = 2 * int(given["memory"])
+    given["cpus"] = f"{float(given['cpus'] or 0):g}"
+    wanted = {name: str(value or NONE.get(name, "0")) for name, value in given.items()}
+    return wanted | {"restart": service.get("restart", "no")}
 
 
 def limits_found(container: dict[str, Any]) -> dict[str, str]:
-    """The same, as the container has it."""
+    """Return the same, as the container has it."""
     host = container["HostConfig"]
     policy = host["RestartPolicy"]
     most = f":{policy['MaximumRetryCount']}" if policy["MaximumRetryCount"] else ""
-    return {
-        "memory": str(host["Memory"]),
-        "cpus": f"{host['NanoCpus'] / 1e9:g}",
-        "pids-limit": str(max(host["PidsLimit"] or 0, 0)),
-        "restart": f"{policy['Name']}{most}",
-    }
+    found = {option: host.get(name) for option, name in RESOURCES.items()}
+    found["cpus"] = f"{(found['cpus'] or 0) / 1e9:g}"
+    # Any number below 1 is no limit on processes.
+    found["pids-limit"] = max(found["pids-limit"] or 0, 0)
+    shown = {name: str(value or NONE.get(name, "0")) for name, value in found.items()}
+    return shown | {"restart": f"{policy['Name']}{most}"}
+
+
+def drift_of(
+    project: Project, container: dict[str, Any], service: dict[str, Any]
+) -> dict[str, tuple[str, str]]:
+    """Return by option what docker update changed of a container: what is there, and wanted."""
+    found, wanted = limits_found(container), limits_wanted(service)
+    drift = {name: (found[name], wanted[name]) for name in wanted if found[name] != wanted[name]}
+    if found["memory-swap"] == "-1" and "memory-swap" in drift and not project.counts_swap:
+        # Without that the engine makes every container so.
+        del drift["memory-swap"]
+    return drift
+
+
+def takes_update(option: str, wanted: str) -> bool:
+    """Tell whether docker update brings a container to a value: to none it hardly ever does.
+
+    0 leaves what is there, and -1 for swap is written down and not told to the kernel.
+    """
+    return option in ("restart", "pids-limit") or wanted not in ("0", "none", "-1")
+
+
+def reconcile(project: Project, wanted: dict[str, dict[str, Any]]) -> bool:
+    """Take back what docker update changed of containers that stay; tell whether there was any."""
+    changed = False
+    for container in project.inspected():
+        service = wanted.get(service_of(container))
+        if service is None or not is_current(container, service):
+            continue
+        drift = drift_of(project, container, service)
+        values = {name: value for name, (_, value) in drift.items() if takes_update(name, value)}
+        if values.keys() & {"memory", "memory-swap"}:
+            # Both: the engine and the kernel refuse memory above memory and swap of before.
+            limits = limits_wanted(service)
+            values |= {name: limits[name] for name in ("memory", "memory-swap")}
+        if values.get("pids-limit") == "0":
+            values["pids-limit"] = "-1"
+        if values:
+            update(project, container, values)
+            changed = True
+    return changed
+
+
+def update(project: Project, container: dict[str, Any], values: dict[str, str]) -> None:
+    """Run docker update; RolloutError with its cause, and what to type, where it fails."""
+    try:
+        options = [f"--{name}={value}" for name, value in values.items()]
+        project.docker("update", *options, name_of(container))
+    except RolloutError as error:
+        name, service = name_of(container), service_of(container)
+        raise RolloutError(
+            f"The limits of {name} cannot be reconciled: {error}. To replace it, type:"
+            f" cd {project.folder} && docker compose up -d --force-recreate {service}"
+        ) from None
 
 
 def report_on(project: Project, container: dict[str, Any]) -> str:
@@ -354,7 +449,7 @@ def replace(project: Project, wanted: dict[str, Any], name: str) -> None:
     current = [each for each in others if is_current(each, wanted[service])]
     for each in current:
         # Of a run that was killed before it was started.
-        if each["State"]["Status"] not in ("running", "restarting", "paused"):
+        if each["State"]["Status"] not in RUNNING:
             project.docker("rm", "--force", each["Id"])
             others.remove(each)
     # One of a run that was killed after it may do; so may there be fewer to be than there are.
@@ -387,6 +482,7 @@ def main() -> None:
             "replace": {"type": "str", "default": ""},
             "noticed": {"type": "dict", "default": {}},
             "mend": {"type": "bool", "default": False},
+            "wait": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 180},
             "log_lines": {"type": "int", "default": 20},
         },
@@ -400,13 +496,42 @@ def main() -> None:
         project = Project(module, scratch)
         try:
             wanted = project.wanted()
+            changed = bool(given["replace"])
             if given["replace"] and not module.check_mode:
                 replace(project, wanted, given["replace"])
-            facts = describe(project, wanted)
+            if given["mend"] and not module.check_mode:
+                changed |= reconcile(project, wanted)
+            facts = wait_settled(project, wanted, 0 if module.check_mode else given["wait"])
         except RolloutError as error:
             module.fail_json(msg=str(error), report=error.report)
-    mended = given["mend"] and any(each["drift"] for each in facts["containers"])
-    module.exit_json(changed=bool(given["replace"] or mended), **facts)
+    module.exit_json(changed=changed, **facts)
+
+
+def wait_settled(
+    project: Project, wanted: dict[str, dict[str, Any]], seconds: float
+) -> dict[str, Any]:
+    """Return the facts once all is as it is to be; RolloutError with what is not, in time."""
+    until = time.monotonic() + seconds
+    while True:
+        facts = describe(project, wanted)
+        if facts["settled"] or not seconds:
+            return facts
+        if time.monotonic() > until:
+            unlike = ", ".join(unsettled(facts)) or "no reason seen"
+            raise RolloutError(f"after {seconds:g} s, not all is as the files say: {unlike}")
+        time.sleep(1)
+
+
+def unsettled(facts: dict[str, Any]) -> list[str]:
+    """Return in words what keeps a project from being as its files say."""
+    containers = facts["containers"]
+    return [
+        *([] if containers else ["there are no containers"]),
+        *drift_lines(facts["wanted"], containers),
+        *(f"{each['name']} is starting" for each in containers if each["health"] == "starting"),
+        *(f"{name} is outdated" for names in facts["outdated"].values() for name in names),
+        *(f"{name} has not loaded its configuration" for name in facts["stale"]),
+    ]
 
 
 def look_at(
@@ -415,29 +540,16 @@ def look_at(
     about: dict[str, Any] | None,
     images: dict[str, str],
 ) -> dict[str, Any]:
-    """Say how a container fares and whether it is as wanted; put its limits back if asked to."""
-    current = about is not None and (
+    """Return how a container fares and whether it is as wanted."""
+    same = about is not None and (
         is_current(container, about)
         and images.get(about["image"], container["Image"]) == container["Image"]
     )
-    drift = {}
-    if about and current:
-        found = limits_found(container)
-        drift = {
-            name: (found[name], value)
-            for name, value in limits_wanted(about).items()
-            if found[name] != value
-        }
-    if drift and project.module.params["mend"] and not project.module.check_mode:
-        options = [f"--{name}={value}" for name, (_, value) in drift.items()]
-        if "memory" in drift:
-            # Else the engine refuses a limit above memory and swap of before.
-            options.append("--memory-swap=-1")
-        project.docker("update", *options, container["Id"])
+    drift = drift_of(project, container, about) if about and same else {}
     return {
         "name": name_of(container),
         "service": service_of(container),
-        "current": current,
+        "current": same and all(takes_update(name, value) for name, (_, value) in drift.items()),
         "status": container["State"]["Status"],
         "health": health_of(container),
         "drift": drift,
@@ -466,7 +578,7 @@ def describe(project: Project, wanted: dict[str, dict[str, Any]]) -> dict[str, A
     containers = [
         look_at(project, each, wanted.get(service_of(each)), images) for each in project.inspected()
     ]
-    counts = {name: sum(c["service"] == name for c in containers) for name in wanted}
+    counts = count(containers, wanted)
     outdated = {
         name: [c["name"] for c in containers if c["service"] == name and not c["current"]]
         for name in wanted
@@ -487,9 +599,11 @@ def describe(project: Project, wanted: dict[str, dict[str, Any]]) -> dict[str, A
             if name in before and (lines := differences(before[name], about))
         },
         "edited": edited(project.folder, folder, release),
-        "drift": drift_lines(release.get("services") or wanted, containers, counts),
+        "drift": drift_lines(release.get("services") or wanted, containers),
         "release": release.get("id", ""),
         "stale": stale,
+        "starts": starts(wanted, containers),
+        "removes": removes(wanted, containers),
         "settled": not any(outdated.values())
         and not stale
         and all(counts[name] == about["replicas"] for name, about in wanted.items())
@@ -501,6 +615,29 @@ def describe(project: Project, wanted: dict[str, dict[str, Any]]) -> dict[str, A
             for each in containers
         ),
     }
+
+
+def count(containers: list[dict[str, Any]], services: dict[str, Any]) -> dict[str, int]:
+    """Return how many containers each service has."""
+    return {name: sum(each["service"] == name for each in containers) for name in services}
+
+
+def starts(wanted: dict[str, dict[str, Any]], containers: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many containers of each service would start, without services that start none."""
+    running = count([each for each in containers if each["status"] in RUNNING], wanted)
+    lacking = {name: about["replicas"] - running[name] for name, about in wanted.items()}
+    return {name: number for name, number in lacking.items() if number > 0}
+
+
+def removes(wanted: dict[str, dict[str, Any]], containers: list[dict[str, Any]]) -> list[str]:
+    """Return the containers of services that no file has, and those beyond a service's count."""
+    gone = [each["name"] for each in containers if each["service"] not in wanted]
+    for name, about in wanted.items():
+        there = [each for each in containers if each["service"] == name]
+        # Compose removes those first that are not as the files say.
+        there.sort(key=lambda each: not each["current"])
+        gone += [each["name"] for each in there[about["replicas"] :]]
+    return gone
 
 
 def edited(folder: Path, kept: Path, release: dict[str, Any]) -> list[str]:
@@ -515,10 +652,9 @@ def edited(folder: Path, kept: Path, release: dict[str, Any]) -> list[str]:
     return lines
 
 
-def drift_lines(
-    wanted: dict[str, dict[str, Any]], containers: list[dict[str, Any]], counts: dict[str, int]
-) -> list[str]:
-    """Say in words what is not as it was left."""
+def drift_lines(wanted: dict[str, dict[str, Any]], containers: list[dict[str, Any]]) -> list[str]:
+    """Return in words what is not as it was left."""
+    counts = count(containers, wanted)
     lines = [
         f"{each['name']}: {option} is {found}, not {value}"
         for each in containers

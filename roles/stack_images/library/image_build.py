@@ -56,6 +56,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 
 def hold(directory: Path) -> int:
@@ -85,7 +86,7 @@ def scratch(directory: Path, files: list[dict[str, Any]]) -> Iterator[None]:
 
 
 def run(module: AnsibleModule, command: list[str], directory: Path, lock: int) -> None:
-    """Run the command in the directory; fail with its last words where it does."""
+    """Run the command in the directory; fail with the cause where it does."""
     code, out, err = module.run_command(
         command,
         cwd=str(directory),
@@ -95,8 +96,8 @@ def run(module: AnsibleModule, command: list[str], directory: Path, lock: int) -
         pass_fds=[lock],
     )
     if code != 0:
-        words = (err.strip() or out.strip() or f"exit status {code}").splitlines()[-1]
-        module.fail_json(msg=words, cmd=command, rc=code, stdout=out, stderr=err)
+        cause = root_cause(err.strip() or out, f"exit status {code}")
+        module.fail_json(msg=cause, cmd=command, rc=code, stdout=out, stderr=err)
 
 
 def main() -> None:

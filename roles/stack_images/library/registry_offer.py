@@ -50,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 # Of each image: what machines run, and what they come from.
 KEPT = 2
@@ -202,8 +203,8 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > end:
-                words = log.read_text(encoding="utf-8").strip().splitlines() or ["no word of why"]
-                raise OfferError(f"docker-registry does not serve {address}: {words[-1]}") from None
+                cause = root_cause(log.read_text(encoding="utf-8"), "no word of why")
+                raise OfferError(f"docker-registry does not serve {address}: {cause}") from None
             time.sleep(0.05)
 
 
@@ -215,11 +216,11 @@ class Engine:
         self._module = module
 
     def __call__(self, *arguments: str) -> str:
-        """Run a docker command; return its output, or raise OfferError with its last words."""
+        """Run a docker command; return its output, or raise OfferError with the cause."""
         code, out, err = self._module.run_command(["docker", *arguments])
         if code != 0:
-            words = (err.strip() or out.strip() or f"exit status {code}").splitlines()[-1]
-            raise OfferError(f"docker {' '.join(arguments[:2])}: {words}")
+            cause = root_cause(err.strip() or out, f"exit status {code}")
+            raise OfferError(f"docker {' '.join(arguments[:2])}: {cause}")
         return str(out)
 
     def ids(self, references: list[str]) -> dict[str, str]:
@@ -256,8 +257,8 @@ def collect(module: AnsibleModule, store: Store) -> None:
     command = ["docker-registry", "garbage-collect", "--delete-untagged", configuration]
     code, out, err = module.run_command(command)
     if code != 0:
-        words = (err.strip() or out.strip()).splitlines()[-1:]
-        raise OfferError(f"docker-registry garbage-collect: {' '.join(words)}")
+        cause = root_cause(err.strip() or out, f"exit status {code}")
+        raise OfferError(f"docker-registry garbage-collect: {cause}")
     store.forget_links()
 
 

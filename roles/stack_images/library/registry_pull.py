@@ -42,6 +42,7 @@ import socket
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 LISTENING = "0A"
 WAY = re.compile(r"127\.0\.0\.1:\d+")
@@ -98,11 +99,11 @@ class Engine:
         self._module = module
 
     def __call__(self, *arguments: str) -> str:
-        """Run a docker command; return its output, or raise PullError with its last words."""
+        """Run a docker command; return its output, or raise PullError with the cause."""
         code, out, err = self._module.run_command(["docker", *arguments])
         if code != 0:
-            words = (err.strip() or out.strip() or f"exit status {code}").splitlines()[-1]
-            raise PullError(f"docker {' '.join(arguments[:2])}: {words}")
+            cause = root_cause(err.strip() or out, f"exit status {code}")
+            raise PullError(f"docker {' '.join(arguments[:2])}: {cause}")
         return str(out)
 
     def forget(self, prefix: str) -> None:

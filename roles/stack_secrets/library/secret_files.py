@@ -81,6 +81,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 PASSWORD_BYTES = 32
 # Shorter is a typing mistake or a file cut short, whoever chose it.
@@ -129,7 +130,8 @@ def make_certificate(module: AnsibleModule, subjects: list[str]) -> str:
     ]
     code, output, error = module.run_command(command)
     if code != 0:
-        raise SecretError(f"openssl cannot make a certificate: {error.strip().splitlines()[-1]}")
+        cause = root_cause(error, f"exit status {code}")
+        raise SecretError(f"openssl cannot make a certificate: {cause}")
     return output.strip()
 
 

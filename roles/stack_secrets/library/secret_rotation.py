@@ -59,6 +59,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.root_cause import root_cause
 
 PASSWORD_BYTES = 32
 MINIMUM_PASSWORD_LENGTH = 12
@@ -181,7 +182,7 @@ class Rotation:
         return there
 
     def tell(self) -> bool:
-        """Have the server know; RotationError with its last words where it does not."""
+        """Have the server know; RotationError with the cause where it does not."""
         takes = self.secret["takes"]
         old, new = self.values()
         for plain, escaped in takes["escape"].items():
@@ -192,9 +193,10 @@ class Rotation:
             timeout=SECONDS,
         )  # fmt: skip
         if done.returncode != 0 or not re.search(takes["answer"], done.stdout):
-            said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-            shown = said[-1].replace(old, "***").replace(new, "***")
-            raise RotationError(f"The server does not take the new {self.name}: {shown}")
+            # Without the values first: a part of one that is cut off would be told.
+            said = (done.stderr or done.stdout).replace(old, "***").replace(new, "***")
+            cause = root_cause(said, "it says nothing")
+            raise RotationError(f"The server does not take the new {self.name}: {cause}")
         return True
 
 

@@ -36,12 +36,14 @@ def attempt(command: Sequence[str], stdin: str | None = None) -> subprocess.Comp
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line that tells why: an error's, or the last one."""
+    """Return the line that tells why: the first error's, or the last line."""
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines()]
     lines = [line for line in lines if line]
-    errors = [line for line in lines if re.search(r"\b(ERROR|FATAL|PANIC|error)\b", line)]
+    told = [line for line in lines if not re.search(r"\bP\d+ +(INFO|WARN|DETAIL):", line)]
+    errors = [line for line in told if re.search(r"\b(ERROR|FATAL|PANIC|error)\b", line)]
     # pgBackRest numbers its errors and goes on about them in lines of their own.
-    return re.sub(r"^(P\d+ +)?ERROR: +", "", (errors or lines or ["no reason given"])[-1])[:300]
+    said = (errors or lines[-1:] or ["no reason given"])[0]
+    return re.sub(r"^(P\d+ +)?ERROR: +", "", said)[:300]
 
 
 def run(*command: str, stdin: str | None = None, what: str = "") -> str:
