@@ -35,6 +35,9 @@ def load(path: Path) -> ModuleType:
 
 def load_siblings(folder: Path, *names: str) -> list[ModuleType]:
     """Return sources of a program that import each other by their bare names."""
+    siblings = {path.stem for path in folder.glob("*.py")} - {"__main__"}
+    # Others may have modules of these names.
+    others = {name: sys.modules.pop(name) for name in siblings & sys.modules.keys()}
     sys.path.insert(0, str(folder))
     try:
         return [
@@ -43,9 +46,9 @@ def load_siblings(folder: Path, *names: str) -> list[ModuleType]:
         ]
     finally:
         sys.path.remove(str(folder))
-        for path in folder.glob("*.py"):
-            # Others may have modules of these names.
-            sys.modules.pop(path.stem, None)
+        for name in siblings & sys.modules.keys():
+            del sys.modules[name]
+        sys.modules.update(others)
 
 
 def command(path: Path) -> list[str]:

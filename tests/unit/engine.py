@@ -79,7 +79,8 @@ class Container:
         """Return it as docker inspect does."""
         check = {"Status": self.health, "Log": [{"ExitCode": 1, "Output": f"{self.health}\n"}]}
         health = {} if self.health == "none" else {"Health": check}
-        given = {"memory": 0, "cpus": 0, "pids-limit": None, "restart": "no"} | self.limits
+        none = {"memory": 0, "memory-swap": 0, "cpus": 0, "pids-limit": None, "restart": "no"}
+        given = none | self.limits
         policy, _, most = str(given["restart"]).partition(":")
         return {
             "Id": self.id,
@@ -98,6 +99,7 @@ class Container:
             },
             "HostConfig": {
                 "Memory": int(given["memory"]),
+                "MemorySwap": int(given["memory-swap"]),
                 "NanoCpus": round(float(given["cpus"]) * 1e9),
                 "PidsLimit": given["pids-limit"] and int(given["pids-limit"]),
                 "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
@@ -209,6 +211,10 @@ class Engine:
             raise FailureError(f"Error: No such object: {missing[0]}", output)
         return output
 
+    def _info(self, words: list[str]) -> str:
+        assert words[-1] == "{{.SwapLimit}}"
+        return "true\n"
+
     def _logs(self, words: list[str]) -> str:
         return f"last words of {words[-1]}\n"
 
@@ -245,9 +251,11 @@ class Engine:
         found = self.find(words[-1])
         assert found
         options = dict(word.removeprefix("--").split("=") for word in words[:-1])
-        if "memory" in options:
-            assert options.pop("memory-swap") == "-1", "the engine refuses a limit above its swap"
-        found.limits |= options
+        limits = found.limits | options
+        swap = int(limits.get("memory-swap", 0))
+        if swap != -1 and int(limits.get("memory", 0)) > swap:
+            raise FailureError("Memory limit should be smaller than already set memoryswap limit")
+        found.limits = limits
         return ""
 
     def _image(self, words: list[str]) -> str:
@@ -352,6 +360,9 @@ def wanted_limits(model: dict[str, Any]) -> dict[str, Any]:
     limits = model.get("deploy", {}).get("resources", {}).get("limits", {})
     names = {"memory": "memory", "cpus": "cpus", "pids": "pids-limit"}
     given = {names[name]: value for name, value in limits.items()}
+    if "memory" in given:
+        # The engine's own choice.
+        given["memory-swap"] = 2 * int(given["memory"])
     return given | {"restart": model.get("restart", "no")}
 
 

@@ -41,7 +41,10 @@ def describe(engine: Engine, folder: Path, *, check: bool = False, **more: Any) 
         **{"rendered": {}, "release": "", "loaded": {}, "mend": False, **more},
     }
     project = compose_services.Project(Module(engine, params, check), str(folder))
-    answer: dict[str, Any] = compose_services.describe(project, project.wanted())
+    wanted = project.wanted()
+    if params["mend"] and not check:
+        compose_services.reconcile(project, wanted)
+    answer: dict[str, Any] = compose_services.describe(project, wanted)
     return answer
 
 
@@ -135,6 +138,7 @@ def test_containers_of_other_projects_are_nobodys_business(engine: Engine, tmp_p
 
 @pytest.mark.parametrize(("option", "value", "line"), [
     ("memory", "1", "memory is 1, not 67108864"),
+    ("memory-swap", "-1", "memory-swap is -1, not 134217728"),
     ("cpus", "2", "cpus is 2, not 0.5"),
     ("pids-limit", None, "pids-limit is 0, not 100"),
     ("pids-limit", "-1", "pids-limit is 0, not 100"),

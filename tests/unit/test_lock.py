@@ -88,8 +88,7 @@ def test_place_is_a_boot_and_a_namespace_of_processes() -> None:
 
 def is_over(run: Any, seconds: int = 0) -> bool:
     """Tell whether the run of that name is over, of a lock of that age."""
-    answer = bool(run_lock.why_over({"run": run}, seconds))
-    return answer
+    return bool(run_lock.why_over({"run": run}, seconds))
 
 
 def test_run_that_goes_on_is_not_over_however_old_it_is() -> None:
@@ -139,8 +138,8 @@ def test_run_of_another_place_is_over_after_two_hours(where: str, seconds: int, 
 
 @pytest.mark.parametrize("holder", [{}, {"run": None}, {"run": 5}, {"run": ["a"]}, {"by": "x"}])
 def test_holder_that_says_nothing_has_two_hours(holder: dict[str, Any]) -> None:
-    assert not run_lock.is_over(holder, 2 * HOURS)
-    assert run_lock.is_over(holder, 2 * HOURS + 1)
+    assert not run_lock.why_over(holder, 2 * HOURS)
+    assert run_lock.why_over(holder, 2 * HOURS + 1)
 
 
 def test_run_is_of_the_process_that_started_this_one() -> None:
@@ -148,7 +147,7 @@ def test_run_is_of_the_process_that_started_this_one() -> None:
     parent = os.getppid()
     assert about["run"] == f"{HERE}/{parent}/{began(parent)}"
     assert about["for"] == "a check"
-    assert not run_lock.is_over(about, 1000 * HOURS)
+    assert not run_lock.why_over(about, 1000 * HOURS)
 
 
 def test_person_is_who_typed_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +250,7 @@ def test_lock_of_a_run_that_ended_is_taken_over_and_it_is_said(
     assert holder(lock) == run_lock.this_run("")["run"]
     assert action._display.text == (
         "Taking over a lock: ada on desk holds the stack since noon for make up, and that run has"
-        " ended."
+        " ended without releasing it."
     )
 
 

@@ -46,7 +46,7 @@ class Store(Registry):
         place = self.layout / "repositories" / repository
         (place / "_uploads/half").mkdir(parents=True, exist_ok=True)
         if tag in self.refused or repository.rpartition("/")[2] in self.refused:
-            raise FailureError("waiting\ndenied: no space left on device")
+            raise FailureError("#1 waiting\ndenied: no space left on device")
         (place / "_uploads/half").rmdir()
         link = place / "_manifests/tags" / tag / "current/link"
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -338,7 +338,7 @@ def test_what_was_pushed_is_noted_though_the_layers_could_not_be_removed(lab: La
     for number in (1, 2):
         lab.offer(f"lab/api:{number}")
     lab.engine.clock.sleep(2 * DAY)
-    lab.error = "level=error\nfailed to garbage collect: broken link"
+    lab.error = "time=noon level=info msg=marked\nfailed to garbage collect: broken link"
     assert lab.refusal("lab/api:3") == (
         "docker-registry garbage-collect: failed to garbage collect: broken link"
     )
@@ -350,7 +350,8 @@ def test_what_was_pushed_is_noted_though_the_layers_could_not_be_removed(lab: La
 
 
 @pytest.mark.parametrize(("said", "reason"), [
-    ("", "no word of why"), ("starting\nbind: address already in use\n", "bind: address already"),
+    ("", "no word of why"),
+    ("time=noon level=info msg=starting\nbind: address already in use\n", "bind: address already"),
 ])  # fmt: skip
 def test_registry_that_ends_says_why(tmp_path: Path, said: str, reason: str) -> None:
     log = tmp_path / "log"

@@ -119,7 +119,7 @@ class ActionModule(ActionBase):
                 holder = {}
         if holder:
             raise AnsibleActionFail(
-                f"{story}. Wait until that run has ended. If you know that it has,"
+                f"{described(holder)}. Wait until that run has ended. If you know that it has,"
                 " type: make up ARGS='-e stack_deploy_take_lock=true'"
             )
         return result | answer
