@@ -45,6 +45,7 @@ SETS = {
         "one_node",
         "chaos",
         "browser",
+        "takeover",
     ],
     "debian12": ["provision", "health", "development", "backup", "refusals"],
     "lab1 lab2 lab3": ["fleet", "swarm"],
