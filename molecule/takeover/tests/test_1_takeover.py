@@ -221,9 +221,9 @@ def disown_lock(stack: Stack, *, hours: int) -> None:
 
 
 @pytest.fixture(scope="module")
-@pytest.mark.usefixtures("used")
-def taken_over(stack: Stack, controller: Controller) -> TakenOver:
+def taken_over(used: Used, stack: Stack, controller: Controller) -> TakenOver:
     """Deploy with the current code, under load, so that each replica is replaced."""
+    assert used.items
     disown_lock(stack, hours=3)
     mine = stack.create_item("changed all the while")
     with steady_load(stack, rate=40, slow=0) as load, watched(stack, mine) as mixed:
