@@ -328,8 +328,9 @@ def test_pages_and_apis_of_both_releases_understand_each_other(
 
 
 def test_units_and_files_keep_their_names(used: Used, taken_over: TakenOver) -> None:
-    assert used.before.units
-    assert used.before.units - taken_over.after.units == set()
+    """One of another name would run beside the one that is there."""
+    assert len(used.before.units) >= 2
+    assert taken_over.after.units == used.before.units
     assert used.before.paths - taken_over.after.paths == set()
 
 
