@@ -49,10 +49,11 @@ class Run:
 class Controller:
     """Where ansible-playbook runs, with an inventory and one machine of it."""
 
-    def __init__(self, inventory: Path, machine: str) -> None:
-        """Take the inventory's path and the machine's name in it."""
+    def __init__(self, inventory: Path, machine: str, root: Path = ROOT) -> None:
+        """Take the inventory's path, the machine's name in it, and the checkout to run."""
         self.inventory = inventory
         self.machine = machine
+        self.root = root
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
         """Return the command line of a run, with the ansible-playbook beside this Python."""
@@ -64,14 +65,14 @@ class Controller:
     def _start(self, playbook: str, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(playbook, *arguments),
-            cwd=ROOT,
+            cwd=self.root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={
                 **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_CONFIG": str(self.root / "ansible.cfg"),
                 "ANSIBLE_NOCOLOR": "1",
                 # Molecule sets it, and it has the last word.
                 "ANSIBLE_FORCE_COLOR": "0",

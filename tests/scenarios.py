@@ -49,6 +49,7 @@ SETS = {
         "boot",
         "one_node",
         "browser",
+        "takeover",
     ],
     "debian12": ["provision", "health", "development", "backup", "refusals"],
     "lab1 lab2 lab3": ["fleet", "swarm"],
