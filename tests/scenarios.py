@@ -49,16 +49,15 @@ SETS = {
         "boot",
         "one_node",
         "browser",
-        "takeover",
     ],
-    "debian12": ["provision", "health", "development", "backup", "refusals"],
+    "debian12": ["takeover", "health", "development", "backup", "refusals"],
     "lab1 lab2 lab3": ["fleet", "swarm"],
     "newcomer": ["newcomer"],
 }
 # What make test-long runs on the same machines besides, and the checks that are marked long.
-LONG = {"debian13": ["chaos"], "debian12": ["boot"]}
+LONG = {"debian13": ["chaos"], "debian12": ["provision", "boot"]}
 # After these there is no stack in prod on the machines.
-NO_STACK_LEFT = {"newcomer", "fleet", "swarm"}
+NO_STACK_LEFT = {"takeover", "newcomer", "fleet", "swarm"}
 # Of a set while it runs, with room for a browser or a load.
 MEMORY_OF_A_SET_GIB = 4
 # What a further machine costs is gained by so many scenarios.
