@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
-STATIC = ["tests/templates", "tests/project", "-p", "tests.mutation.rendered"]
+STATIC = ["tests/templates", "tests/project", "-m", "not slow", "-p", "tests.mutation.rendered"]
 SECONDS = 300
 # Of pytest, and of our plugin.
 PASSED, FAILED, NOT_APPLIED = 0, 1, 3
