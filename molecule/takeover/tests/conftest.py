@@ -80,9 +80,15 @@ def edit(stack: Stack) -> None:
         )
 
 
-def announced(output: str) -> set[str]:
+def announced(run: Run) -> set[str]:
     """Return the services for which a run said INTERRUPTION."""
-    return {each for each in SINGLE if re.search(rf"\b{each}\b.*INTERRUPTION", output)}
+    return {each for each in SINGLE if re.search(rf"\b{each}\b.*INTERRUPTION", run.output)}
+
+
+def interrupted(before: Snapshot, after: Snapshot) -> set[str]:
+    """Return the services whose one container was recreated or restarted in between."""
+    assert set(before.lives) == set(after.lives) == set(SINGLE)
+    return {each for each in SINGLE if before.lives[each] != after.lives[each]}
 
 
 def assert_rejected_in_one_line(run: Run) -> None:

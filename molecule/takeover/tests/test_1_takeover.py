@@ -17,11 +17,11 @@ from tests.acceptance.machine import wait_until
 from tests.controller import ROOT, kill_tree
 
 from .conftest import (
-    SINGLE,
     Snapshot,
     announced,
     assert_rejected_in_one_line,
     edit,
+    interrupted,
     snapshot,
 )
 
@@ -277,17 +277,15 @@ def test_database_cache_and_gateway_are_recreated_only_where_announced(
     used: Used, taken_over: TakenOver, stack: Stack
 ) -> None:
     """A visit counter lives in the cache alone."""
-    before, after = used.before.lives, taken_over.after.lives
-    assert set(before) == set(after) == set(SINGLE)
-    interrupted = {each for each in SINGLE if before[each] != after[each]}
-    assert interrupted <= announced(taken_over.run.output), taken_over.run.output
-    if "cache" not in interrupted:
+    recreated = interrupted(used.before, taken_over.after)
+    assert recreated - announced(taken_over.run) == set()
+    if "cache" not in recreated:
         assert visit(stack, used.cookie)[1] == used.visits + 1
 
 
 def test_no_request_fails_but_where_announced(taken_over: TakenOver) -> None:
     assert taken_over.load.requests > 300
-    if not announced(taken_over.run.output):
+    if not announced(taken_over.run):
         assert not taken_over.load.failures(), taken_over.load.failures()
 
 
@@ -377,9 +375,8 @@ def test_rollback_to_the_earlier_release_works_or_is_rejected_in_one_line(
     assert used.before.rows - after.rows == set()
     assert after.secrets == used.before.secrets
     assert missing_writes(stack, load) == []
-    interrupted = {each for each in SINGLE if taken_over.after.lives[each] != after.lives[each]}
-    assert interrupted <= announced(run.output), run.output
-    if not announced(run.output):
+    assert interrupted(taken_over.after, after) - announced(run) == set()
+    if not announced(run):
         assert not load.failures(), load.failures()
     if run.code != 0:
         assert_rejected_in_one_line(run)
