@@ -11,7 +11,7 @@ import yaml
 from ..acceptance.promises import LINES
 from .checks import ROOT, CannotTell, judge
 from .mutation import DoesNotApply, Edit, Mutation, load, replaced
-from .report import README
+from .report import BEGIN, README
 
 MUTATIONS = load()
 PROJECT = """\
@@ -56,7 +56,8 @@ def test_somebody_has_to_notice(mutation: Mutation) -> None:
 
 
 def test_table_is_of_these_mutations() -> None:
-    rows = [line.split(" | ") for line in README.read_text(encoding="utf-8").splitlines()]
+    table = README.read_text(encoding="utf-8").partition(BEGIN)[2]
+    rows = [line.split(" | ") for line in table.splitlines()]
     assert [row[1] for row in rows if len(row) == 4][2:] == [each.name for each in MUTATIONS]
 
 
