@@ -196,8 +196,11 @@ def converges_prod(scenario: str) -> bool:
 
 
 def side_by_side(cores: int, memory_gib: float) -> int:
-    """Return how many sets run at a time: one for each core, if there is memory for them."""
-    return max(1, min(cores, int(memory_gib / MEMORY_OF_A_SET_GIB)))
+    """Return how many sets run at a time: one more than cores, if there is memory for them.
+
+    A set waits a third of its time, for health checks and reboots.
+    """
+    return max(1, min(cores + 1, int(memory_gib / MEMORY_OF_A_SET_GIB)))
 
 
 def divided(sets: dict[str, list[str]], number: int) -> dict[str, list[str]]:
@@ -262,15 +265,15 @@ def main() -> int:
     if options.scenarios:
         first = next(names for names, found in all_sets().items() if options.scenarios[0] in found)
         sets = {options.machines or first: options.scenarios}
-    number = options.side_by_side or side_by_side(*this_machine())
-    sets = divided(sets, number) if not options.scenarios else sets
+    workers = options.side_by_side or side_by_side(*this_machine())
+    sets = divided(sets, workers) if not options.scenarios else sets
     if options.long:
         os.environ["PYTEST_ADDOPTS"] = "--long"
     LOGS.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     start, busy = time.monotonic(), busy_seconds()
-    with ThreadPoolExecutor(max_workers=number) as pool:
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         runs = [
             pool.submit(Machines(names, show=len(sets) == 1).run_all, scenarios, keep=options.keep)
             for names, scenarios in sets.items()
