@@ -196,11 +196,11 @@ def converges_prod(scenario: str) -> bool:
 
 
 def side_by_side(cores: int, memory_gib: float) -> int:
-    """Return how many sets run at a time: one more than cores, if there is memory for them.
+    """Return how many sets run at a time: one for each core, if there is memory for them.
 
-    A set waits a third of its time, for health checks and reboots.
+    More take longer: each stack's health checks cost CPU for as long as it is there.
     """
-    return max(1, min(cores + 1, int(memory_gib / MEMORY_OF_A_SET_GIB)))
+    return max(1, min(cores, int(memory_gib / MEMORY_OF_A_SET_GIB)))
 
 
 def divided(sets: dict[str, list[str]], number: int) -> dict[str, list[str]]:
