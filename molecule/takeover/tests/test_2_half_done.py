@@ -46,8 +46,8 @@ class Repository:
         command = ["git", "-C", str(self.folder), *who, *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    def publish(self, checkout: Path) -> str:
-        """Make a checkout's files the newest commit there; return its name."""
+    def publish(self, checkout: Path, **settings: str) -> str:
+        """Make a checkout's files the newest commit, with settings; return its name."""
         for path in self.folder.iterdir():
             if path.name != ".git":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -55,7 +55,7 @@ class Repository:
         listed = f"git -C {checkout} ls-files -z --cached --others --exclude-standard"
         copy = f"{listed} | tar -C {checkout} --null --ignore-failed-read -T - -c | tar -x"
         subprocess.run(["bash", "-c", copy], cwd=self.folder, check=True)
-        inventory = {"lab": {"hosts": {self.host.backend.host: {}}}}
+        inventory = {"lab": {"hosts": {self.host.backend.host: settings}}}
         (self.folder / INVENTORY).write_text(yaml.safe_dump(inventory), encoding="utf-8")
         self._git("add", "--all")
         self._git("commit", "-q", "-m", f"What {self.host.backend.host} is to be")
@@ -173,10 +173,12 @@ def test_pull_mode_of_the_earlier_commit_goes_on_with_the_current_one(
     assert killed["killed"], killed["output"]
     assert "database" in " ".join(stack.problems())
     program = stack.machine.run("sha256sum", f"/usr/local/lib/{UNIT}").out
-    second = repository.publish(ROOT)
-    run = stack.machine.try_run("systemctl", "start", f"{UNIT}.service", seconds=300)
-    assert run.code == 0, journal(host)
-    assert applied(host) == second
+    # The second run is the first that finds the current checkout there.
+    for number in ("one", "two"):
+        commit = repository.publish(ROOT, takeover_run=number)
+        run = stack.machine.try_run("systemctl", "start", f"{UNIT}.service", seconds=300)
+        assert run.code == 0, journal(host)
+        assert applied(host) == commit
     assert stack.machine.run("sha256sum", f"/usr/local/lib/{UNIT}").out == program
     stack.wait_healthy()
     after = snapshot(stack)
