@@ -109,6 +109,13 @@ def stack(host: Host, repository: Repository, old: Controller, controller: Contr
     return found
 
 
+def data_directory(stack: Stack) -> str:
+    """Return what tells the serving database's directory from another in its place."""
+    shown = ("docker", "volume", "inspect", "--format", "{{.Mountpoint}}")
+    place = stack.machine.run(*shown, f"{stack.project}_database-data").out.strip()
+    return stack.machine.run("stat", "--format=%i", place).out.strip()
+
+
 def applied(host: Host) -> str:
     """Return the commit that the machine has become."""
     return Machine(host).try_run("cat", f"/var/lib/{UNIT}/applied").out.strip()
@@ -192,10 +199,11 @@ def test_pull_mode_of_the_earlier_commit_goes_on_with_the_current_one(
 
 
 def test_restore_that_was_killed_is_completed(stack: Stack, controller: Controller) -> None:
-    """The database that arrived serves, and the way back to the one before is open."""
-    before = snapshot(stack)
+    """What arrived serves, and is not restored anew; the way back to what was before is open."""
+    before, arrived = snapshot(stack), data_directory(stack)
     run = controller.play("playbooks/restore.yml")
     assert run.code == 0, run.output
+    assert data_directory(stack) == arrived
     assert stack.problems() == []
     assert snapshot(stack).rows == before.rows
     later = stack.create_item("after the restore")
