@@ -46,8 +46,8 @@ class Repository:
         command = ["git", "-C", str(self.folder), *who, *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    def publish(self, checkout: Path) -> str:
-        """Make a checkout's files the newest commit there; return its name."""
+    def publish(self, checkout: Path, **settings: str) -> str:
+        """Make a checkout's files the newest commit, with settings; return its name."""
         for path in self.folder.iterdir():
             if path.name != ".git":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -55,7 +55,7 @@ class Repository:
         listed = f"git -C {checkout} ls-files -z --cached --others --exclude-standard"
         copy = f"{listed} | tar -C {checkout} --null --ignore-failed-read -T - -c | tar -x"
         subprocess.run(["bash", "-c", copy], cwd=self.folder, check=True)
-        inventory = {"lab": {"hosts": {self.host.backend.host: {}}}}
+        inventory = {"lab": {"hosts": {self.host.backend.host: settings}}}
         (self.folder / INVENTORY).write_text(yaml.safe_dump(inventory), encoding="utf-8")
         self._git("add", "--all")
         self._git("commit", "-q", "-m", f"What {self.host.backend.host} is to be")
@@ -107,6 +107,13 @@ def stack(host: Host, repository: Repository, old: Controller, controller: Contr
     assert backup.code == 0, backup.output
     found.create_item("after the backup")
     return found
+
+
+def data_directory(stack: Stack) -> str:
+    """Return what tells the serving database's directory from another in its place."""
+    shown = ("docker", "volume", "inspect", "--format", "{{.Mountpoint}}")
+    place = stack.machine.run(*shown, f"{stack.project}_database-data").out.strip()
+    return stack.machine.run("stat", "--format=%i", place).out.strip()
 
 
 def applied(host: Host) -> str:
@@ -173,10 +180,12 @@ def test_pull_mode_of_the_earlier_commit_goes_on_with_the_current_one(
     assert killed["killed"], killed["output"]
     assert "database" in " ".join(stack.problems())
     program = stack.machine.run("sha256sum", f"/usr/local/lib/{UNIT}").out
-    second = repository.publish(ROOT)
-    run = stack.machine.try_run("systemctl", "start", f"{UNIT}.service", seconds=300)
-    assert run.code == 0, journal(host)
-    assert applied(host) == second
+    # The second run is the first that finds the current checkout there.
+    for number in ("one", "two"):
+        commit = repository.publish(ROOT, takeover_run=number)
+        run = stack.machine.try_run("systemctl", "start", f"{UNIT}.service", seconds=300)
+        assert run.code == 0, journal(host)
+        assert applied(host) == commit
     assert stack.machine.run("sha256sum", f"/usr/local/lib/{UNIT}").out == program
     stack.wait_healthy()
     after = snapshot(stack)
@@ -190,10 +199,11 @@ def test_pull_mode_of_the_earlier_commit_goes_on_with_the_current_one(
 
 
 def test_restore_that_was_killed_is_completed(stack: Stack, controller: Controller) -> None:
-    """The database that arrived serves, and the way back to the one before is open."""
-    before = snapshot(stack)
+    """What arrived serves, and is not restored anew; the way back to what was before is open."""
+    before, arrived = snapshot(stack), data_directory(stack)
     run = controller.play("playbooks/restore.yml")
     assert run.code == 0, run.output
+    assert data_directory(stack) == arrived
     assert stack.problems() == []
     assert snapshot(stack).rows == before.rows
     later = stack.create_item("after the restore")
