@@ -47,7 +47,6 @@ SETS = {
         "rotation",
         "see",
         "boot",
-        "one_node",
         "browser",
     ],
     "debian12": ["takeover", "health", "development", "backup", "refusals"],
@@ -55,7 +54,7 @@ SETS = {
     "newcomer": ["newcomer"],
 }
 # What make test-long runs on the same machines besides, and the checks that are marked long.
-LONG = {"debian13": ["chaos"], "debian12": ["provision", "boot"]}
+LONG = {"debian13": ["one_node", "chaos"], "debian12": ["provision", "boot"]}
 # After these there is no stack in prod on the machines.
 NO_STACK_LEFT = {"takeover", "newcomer", "fleet", "swarm"}
 # Of a set while it runs, with room for a browser or a load.

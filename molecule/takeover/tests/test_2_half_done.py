@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.controller import Controller
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = "/srv/stackyard.git"
 INVENTORY = "inventory/takeover.yml"
 UNIT = "stackyard-pull"
