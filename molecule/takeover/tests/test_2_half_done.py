@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -118,6 +119,16 @@ def data_directory(stack: Stack) -> str:
     return stack.machine.run("stat", "--format=%i", place).out.strip()
 
 
+def assert_environment_can_be_made(checkout: Path) -> None:
+    """The installed program asks make for this; where the file is there, no rule is missed."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--dry-run", ".venv/ready"]
+    done = subprocess.run(
+        command, cwd=checkout, env=own, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def applied(host: Host) -> str:
     """Return the commit that the machine has become."""
     return Machine(host).try_run("cat", f"/var/lib/{UNIT}/applied").out.strip()
@@ -188,6 +199,7 @@ def test_pull_mode_of_the_earlier_commit_goes_on_with_the_current_one(
         run = stack.machine.try_run("systemctl", "start", f"{UNIT}.service", seconds=300)
         assert run.code == 0, journal(host)
         assert applied(host) == commit
+    assert_environment_can_be_made(repository.folder)
     assert stack.machine.run("sha256sum", f"/usr/local/lib/{UNIT}").out == program
     stack.wait_healthy()
     after = snapshot(stack)
