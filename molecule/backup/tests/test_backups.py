@@ -81,6 +81,7 @@ def lives(stack: Stack) -> dict[str, tuple[str, str, int]]:
 def writing(stack: Stack, prefix: str) -> Iterator[list[str]]:
     """Store items all the while; afterwards the list has those that were acknowledged."""
     acknowledged: list[str] = []
+    stack.machine.run("rm", "-f", STOP)
     request = {"url": stack.url("/api/items"), "prefix": prefix, "stop": STOP, "seconds": 120}
     thread = threading.Thread(
         target=lambda: acknowledged.extend(

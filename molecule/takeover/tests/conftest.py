@@ -16,6 +16,8 @@ from tests.acceptance.stack import Stack
 from tests.controller import Controller
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from testinfra.host import Host
 
     from tests.controller import Run
@@ -123,8 +125,9 @@ def remove_stack(host: Host, controller: Controller) -> bool:
 
 
 @pytest.fixture(scope="module")
-def stack(host: Host, old: Controller, controller: Controller) -> Stack:
-    """Return a new stack, deployed by the earlier commit."""
+def stack(host: Host, old: Controller, controller: Controller) -> Iterator[Stack]:
+    """Return a new stack, deployed by the earlier commit; nothing of it is left to others."""
     remove_stack(host, controller)
     old.deploy()
-    return Stack(host, Settings(host.ansible.get_variables(), {}))
+    yield Stack(host, Settings(host.ansible.get_variables(), {}))
+    remove_stack(host, controller)

@@ -126,6 +126,7 @@ def watched(stack: Stack, item: str) -> Iterator[dict[str, Any]]:
     finally:
         stack.machine.run("touch", STOP)
         thread.join()
+        stack.machine.run("rm", "-f", STOP)
 
 
 def replicas(stack: Stack) -> dict[str, set[str]]:

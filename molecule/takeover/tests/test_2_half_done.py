@@ -19,6 +19,7 @@ from tests.controller import ROOT, kill_tree
 from .conftest import assert_rejected_in_one_line, remove_stack, snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from testinfra.host import Host
@@ -86,7 +87,9 @@ def repository(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Reposito
 
 
 @pytest.fixture(scope="module")
-def stack(host: Host, repository: Repository, old: Controller, controller: Controller) -> Stack:
+def stack(
+    host: Host, repository: Repository, old: Controller, controller: Controller
+) -> Iterator[Stack]:
     """Return a new stack that the earlier commit's pull mode deployed, with rows and a backup."""
     if not remove_stack(host, controller):
         # Where nothing was deployed yet: the machine itself has nothing to build images with.
@@ -109,7 +112,8 @@ def stack(host: Host, repository: Repository, old: Controller, controller: Contr
     backup = old.play("playbooks/backup.yml")
     assert backup.code == 0, backup.output
     found.create_item("after the backup")
-    return found
+    yield found
+    remove_stack(host, controller)
 
 
 def data_directory(stack: Stack) -> str:
