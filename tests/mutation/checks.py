@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 # Not those that take a run of a program, the project's history, or the mutations themselves.
-NO_STATIC = ["tests/templates/test_takeover.py", "tests/templates/test_mutations_apply.py"]
+NOT_STATIC = ["tests/templates/test_takeover.py", "tests/templates/test_mutations_apply.py"]
 STATIC = [
     *("tests/templates", "tests/project", "-m", "not slow", "-p", "tests.mutation.rendered"),
-    *(f"--ignore={each}" for each in NO_STATIC),
+    *(f"--ignore={each}" for each in NOT_STATIC),
 ]
 SECONDS = 300
 # Of pytest, and of our plugin.

@@ -12,7 +12,7 @@ from .conftest import ROOT, start_ansible
 
 ROLE = ROOT / "roles" / "stack_deploy"
 REPLICAS = {"gateway": 1, "frontend": 3, "api": 2, "database": 1, "cache": 1}
-SETTLED: dict[str, Any] = {
+CONVERGED: dict[str, Any] = {
     "wanted": {name: {"replicas": number} for name, number in REPLICAS.items()},
     "containers": [{"name": "x-cache-1", "service": "cache", "health": "healthy"}],
     **{"outdated": {}, "starts": {}, "removes": [], "stale": [], "changes": {}},
@@ -33,7 +33,7 @@ def said(template: str, **variables: Any) -> str:
 
 def plan(**found: Any) -> str:
     """Return what the plan says where these facts differ from those of a converged stack."""
-    return said("plan.txt.j2", stack_deploy__found=SETTLED | found)
+    return said("plan.txt.j2", stack_deploy__found=CONVERGED | found)
 
 
 def test_stopped_stack_says_what_would_start_and_how_many() -> None:
@@ -71,7 +71,7 @@ RUNNING = {"services": {name: {"problem": ""} for name in REPLICAS}}
 def test_swarms_plan_is_never_empty_and_names_what_would_start(
     changes: dict[str, Any], release: str, running: dict[str, Any]
 ) -> None:
-    found = SETTLED | {"changes": changes, "release": release}
+    found = CONVERGED | {"changes": changes, "release": release}
     text = said("swarm_plan.txt.j2", stack_deploy__found=found, stack_deploy__running=running)
     assert text.strip()
     assert ("database  would start." in text) is (bool(release) and not running), text
